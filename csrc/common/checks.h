@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every op asks of its tensors, in one function an op, shared by the backends. A message names
+// the op, the argument, the rule and what came.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+
+#include "common/torch.h"
+#include "core/sign_words.h"
+
+namespace diffiso {
+
+template <typename... Parts>
+void check(bool condition, const Parts&... parts) {
+  if (condition) return;
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+inline std::string shape_of(const Tensor& tensor) {
+  std::ostringstream out;
+  out << "(";
+  for (int64_t d = 0; d < tensor.dim(); ++d) out << (d ? ", " : "") << tensor.size(d);
+  out << (tensor.dim() == 1 ? ",)" : ")");
+  return out.str();
+}
+
+inline std::string dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::Half:
+      return "torch.float16";
+    case DType::BFloat16:
+      return "torch.bfloat16";
+    case DType::Float:
+      return "torch.float32";
+    case DType::Double:
+      return "torch.float64";
+    case DType::Int:
+      return "torch.int32";
+    case DType::Long:
+      return "torch.int64";
+    case DType::Bool:
+      return "torch.bool";
+    case DType::Byte:
+      return "torch.uint8";
+    default:
+      return std::string("dtype ") + torch::headeronly::toString(dtype);
+  }
+}
+
+inline bool is_floating(DType dtype) {
+  return dtype == DType::Float || dtype == DType::Double;
+}
+
+// The dtype a grid is computed in.
+inline DType compute_dtype(DType values) {
+  return values == DType::Double ? DType::Double : DType::Float;
+}
+
+inline void check_same_device(const char* op, const Tensor& values, const char* name,
+                              const Tensor& other) {
+  check(values.is_cpu() == other.is_cpu() &&
+            (values.is_cpu() || values.get_device_index() == other.get_device_index()),
+        op, ": ", name, " must be on the device of values, got ", other.is_cpu() ? "cpu" : "cuda",
+        " beside ", values.is_cpu() ? "cpu" : "cuda");
+}
+
+inline void check_dtype(const char* op, const char* name, const Tensor& tensor, DType expected) {
+  check(tensor.scalar_type() == expected, op, ": ", name, " must be ", dtype_name(expected),
+        ", got ", dtype_name(tensor.scalar_type()));
+}
+
+// Checks the values of a batch of grids and where they lie.
+inline GridShape check_grid(const char* op, const Tensor& values, const std::vector<double>& lower,
+                            const std::vector<double>& spacing) {
+  check(values.dim() == 4, op, ": values must be (X, Y, Z) or (B, X, Y, Z), got ",
+        shape_of(values));
+  check(values.is_contiguous(), op, ": values must be contiguous");
+  check(lower.size() == 3 && spacing.size() == 3, op,
+        ": lower and spacing must have 3 numbers, got ", lower.size(), " and ", spacing.size());
+  GridShape grid{};
+  grid.batch = values.size(0);
+  for (int axis = 0; axis < 3; ++axis) {
+    grid.size[axis] = values.size(axis + 1);
+    grid.lower[axis] = lower[axis];
+    grid.spacing[axis] = spacing[axis];
+    check(grid.size[axis] >= 2, op, ": values must have at least 2 nodes along every axis, got ",
+          shape_of(values));
+    check(std::isfinite(lower[axis]), op, ": lower must be finite, got ", lower[axis]);
+    check(std::isfinite(spacing[axis]) && spacing[axis] > 0, op,
+          ": spacing must be positive and finite, got ", spacing[axis]);
+  }
+  return grid;
+}
+
+inline GridShape check_marching_cubes(const Tensor& values, const Tensor& level,
+                                      const std::vector<double>& lower,
+                                      const std::vector<double>& spacing) {
+  const char* op = "marching_cubes";
+  const DType dtype = values.scalar_type();
+  check(is_floating(dtype) || dtype == DType::Half || dtype == DType::BFloat16, op,
+        ": values must be torch.float16, bfloat16, float32 or float64, got ", dtype_name(dtype));
+  const GridShape grid = check_grid(op, values, lower, spacing);
+  check_same_device(op, values, "level", level);
+  check_dtype(op, "level", level, compute_dtype(dtype));
+  check(level.dim() == 1 && level.size(0) == grid.batch, op, ": level must be a number or (B,) = (",
+        grid.batch, ",), got ", shape_of(level));
+  return grid;
+}
+
+inline void check_level_is_number(bool nan) {
+  check(!nan, "marching_cubes: level must be a number, got nan");
+}
+
+inline void check_index_range(int64_t vertices, bool int32_faces) {
+  check(!int32_faces || vertices <= INT32_MAX,
+        "marching_cubes: index_dtype torch.int32 holds at most 2147483647 vertices, got ", vertices,
+        "; use torch.int64");
+}
+
+inline GridShape check_marching_cubes_backward(const Tensor& grad_vertices, const Tensor& values,
+                                               const Tensor& level, const Tensor& edges,
+                                               const Tensor& vertex_offsets,
+                                               const std::vector<double>& spacing) {
+  const char* op = "marching_cubes_backward";
+  const GridShape grid = check_marching_cubes(values, level, {0, 0, 0}, spacing);
+  check_same_device(op, values, "grad_vertices", grad_vertices);
+  check_dtype(op, "grad_vertices", grad_vertices, compute_dtype(values.scalar_type()));
+  check(grad_vertices.dim() == 2 && grad_vertices.size(1) == 3 && grad_vertices.is_contiguous(), op,
+        ": grad_vertices must be contiguous (V, 3), got ", shape_of(grad_vertices));
+  check_same_device(op, values, "edges", edges);
+  check_dtype(op, "edges", edges, DType::Long);
+  check(edges.dim() == 1 && edges.size(0) == grad_vertices.size(0) && edges.is_contiguous(), op,
+        ": edges must be contiguous (V,) as grad_vertices, got ", shape_of(edges));
+  check_same_device(op, values, "vertex_offsets", vertex_offsets);
+  check_dtype(op, "vertex_offsets", vertex_offsets, DType::Long);
+  check(vertex_offsets.dim() == 1 && vertex_offsets.size(0) == grid.batch + 1, op,
+        ": vertex_offsets must be (B + 1,), got ", shape_of(vertex_offsets));
+  return grid;
+}
+
+inline void check_sample_grid(const Tensor& values, const Tensor& points) {
+  const char* op = "sample_grid";
+  check(is_floating(values.scalar_type()), op,
+        ": values must be torch.float32 or torch.float64, got ", dtype_name(values.scalar_type()));
+  check_same_device(op, values, "points", points);
+  check_dtype(op, "points", points, values.scalar_type());
+  check(points.dim() == 3 && points.size(2) == 3 && points.size(0) == values.size(0), op,
+        ": points must be (P, 3), or (B, P, 3) with the batch of values, got ", shape_of(points));
+  check(points.is_contiguous(), op, ": points must be contiguous");
+}
+
+inline void check_gradient(const char* op, const char* name, const Tensor& grad, const Tensor& of,
+                           int64_t dims) {
+  check_same_device(op, of, name, grad);
+  check_dtype(op, name, grad, of.scalar_type());
+  bool same = grad.dim() == dims && grad.is_contiguous();
+  for (int64_t d = 0; same && d < dims; ++d) same = grad.size(d) == of.size(d);
+  check(same, op, ": ", name, " must be contiguous and match the output, got ", shape_of(grad));
+}
+
+inline void check_sample_grid_gradients(const std::optional<Tensor>& grad_sdf,
+                                        const std::optional<Tensor>& grad_gradient,
+                                        const Tensor& points) {
+  const char* op = "sample_grid_backward";
+  if (grad_sdf) check_gradient(op, "grad_sdf", *grad_sdf, points, 2);
+  if (grad_gradient) check_gradient(op, "grad_gradient", *grad_gradient, points, 3);
+}
+
+inline void check_mesh_sdf(const Tensor& values, const Tensor& vertices,
+                           const Tensor& vertex_offsets) {
+  const char* op = "mesh_sdf";
+  check(is_floating(values.scalar_type()), op,
+        ": values must be torch.float32 or torch.float64, got ", dtype_name(values.scalar_type()));
+  check_same_device(op, values, "vertices", vertices);
+  check_same_device(op, values, "vertex_offsets", vertex_offsets);
+  check_dtype(op, "vertices", vertices, values.scalar_type());
+  check(vertices.dim() == 2 && vertices.size(1) == 3, op, ": vertices must be (V, 3), got ",
+        shape_of(vertices));
+  check(vertices.is_contiguous(), op, ": vertices must be contiguous");
+  check_dtype(op, "vertex_offsets", vertex_offsets, DType::Long);
+  check(vertex_offsets.dim() == 1 && vertex_offsets.size(0) == values.size(0) + 1, op,
+        ": vertex_offsets must be (B + 1,), got ", shape_of(vertex_offsets));
+}
+
+// Offsets cut the vertices into one run a grid. Where offsets lie on a GPU nobody waits to look.
+inline void check_offsets(const char* op, const int64_t* offsets, int64_t batch, int64_t vertices) {
+  bool sorted = offsets[0] == 0 && offsets[batch] == vertices;
+  for (int64_t b = 0; b < batch; ++b) sorted = sorted && offsets[b] <= offsets[b + 1];
+  check(sorted, op, ": vertex_offsets must rise from 0 to the number of vertices, got ", offsets[0],
+        " to ", offsets[batch], " for ", vertices);
+}
+
+// Edge ids name edges of the lattice, in the order in which the forward gives them: by row.
+inline void check_edges(const char* op, const int64_t* edges, int64_t count,
+                        const Lattice& lattice) {
+  const int64_t ids_per_row = 3 * lattice.size[2];
+  const int64_t most = lattice.rows() * ids_per_row;
+  int64_t row_begin = 0;
+  for (int64_t v = 0; v < count; ++v) {
+    check(edges[v] >= row_begin && edges[v] < most, op,
+          ": edges must be ids that marching_cubes gave, in its order, got ", edges[v], " at ", v);
+    if (edges[v] - row_begin >= ids_per_row) row_begin = edges[v] / ids_per_row * ids_per_row;
+  }
+}
+
+}  // namespace diffiso

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// Marching cubes on the CPU. Three sweeps over the rows of nodes: pack the samples' signs into
+// words (the only one that reads the grid), count what every row owns, and, after a prefix sum over
+// rows, emit vertices and faces where a row owns any. Everything but the emitted vertices works on
+// bits.
+//
+// Memory: 1/8 byte a sample for the signs and 32 bytes a row for counts; where a NaN was seen, as
+// much again twice. Output order does not depend on the number of threads.
+#include <vector>
+
+#include "common/checks.h"
+#include "cpu/marching_cubes_rows.h"
+#include "cpu/parallel.h"
+
+namespace diffiso {
+namespace {
+
+// Rows of one task while sweeping: about a megabyte of samples.
+int64_t rows_per_task(const Lattice& lattice) {
+  return std::max<int64_t>(1, (int64_t{1} << 18) / (64 * lattice.words));
+}
+
+template <typename value_t>
+void pack_present(const MarchingCubesRows& p, uint64_t* nodes, int64_t begin, int64_t end) {
+  const int64_t pad = p.lattice.pad;
+  for (int64_t r = begin; r < end; ++r) {
+    const Row row = row_at(p.lattice, r);
+    uint64_t* out = nodes + r * p.lattice.words;
+    for (int64_t w = 0; w < p.lattice.words; ++w) out[w] = low_bits(p.lattice.size[2] - 64 * w);
+    const int64_t i = row.i - pad, j = row.j - pad;
+    if (i < 0 || j < 0 || i >= p.grid.size[0] || j >= p.grid.size[1]) continue;
+    const value_t* in = static_cast<const value_t*>(p.values) + p.grid.node(row.b, i, j, 0);
+    for (int64_t k = 0; k < p.grid.size[2]; ++k) {
+      const bool absent = std::isnan(static_cast<double>(in[k]));
+      out[(k + pad) / 64] &= ~(uint64_t{absent} << (k + pad) % 64);
+    }
+  }
+}
+
+// The words of cells without an absent corner, and scratch for the words of present nodes.
+Tensor find_present_cells(const MarchingCubesRows& p, const Tensor& values) {
+  const int64_t words = p.lattice.rows() * p.lattice.words;
+  Tensor nodes = empty_on(values, {words}, DType::Long);
+  Tensor cells = empty_on(values, {words}, DType::Long);
+  auto* node_words = static_cast<uint64_t*>(nodes.mutable_data_ptr());
+  auto* cell_words = static_cast<uint64_t*>(cells.mutable_data_ptr());
+  dispatch_grid(p.dtype, [&]<typename value_t, typename scalar_t>() {
+    parallel_pieces(p.lattice.rows(), rows_per_task(p.lattice), [&](int64_t begin, int64_t end) {
+      pack_present<value_t>(p, node_words, begin, end);
+    });
+  });
+  parallel_pieces(p.lattice.rows(), rows_per_task(p.lattice), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const Row row = row_at(p.lattice, r);
+      for (int64_t w = 0; w < p.lattice.words; ++w) {
+        cell_words[r * p.lattice.words + w] = present_cells(node_words, p.lattice, row, w);
+      }
+    }
+  });
+  return cells;
+}
+
+// Counts every row and turns the counts into beginnings.
+OutputTotals count_and_scan(const MarchingCubesRows& p, const RowLoops& loops) {
+  const int64_t rows = p.lattice.rows(), grain = rows_per_task(p.lattice);
+  std::vector<OutputTotals> begins((rows + grain - 1) / grain);
+  parallel_pieces(rows, grain, [&](int64_t begin, int64_t end) {
+    begins[begin / grain] = loops.count(p, begin, end);
+  });
+  OutputTotals total{0, 0};
+  for (OutputTotals& begin : begins) {
+    const OutputTotals here = total;
+    total = {total.vertices + begin.vertices, total.faces + begin.faces};
+    begin = here;
+  }
+  parallel_pieces(rows, grain, [&](int64_t begin, int64_t end) {
+    OutputTotals next = begins[begin / grain];
+    for (int64_t r = begin; r < end; ++r) p.rows[r] = advance(next, p.rows[r]);
+  });
+  p.rows[rows] = {{total.vertices, total.vertices, total.vertices}, total.faces};
+  return total;
+}
+
+// Where the rows are cut so that tasks own about equally many vertices and faces.
+std::vector<int64_t> balanced_cuts(const MarchingCubesRows& p, OutputTotals total) {
+  const int64_t rows = p.lattice.rows();
+  const auto work_before = [&](int64_t r) { return p.rows[r].edges[0] + p.rows[r].faces + r / 16; };
+  const int64_t all = total.vertices + total.faces + rows / 16;
+  const int64_t tasks = std::clamp<int64_t>(all >> 14, 1, rows);
+  std::vector<int64_t> cuts = {0};
+  for (int64_t task = 1; task < tasks; ++task) {
+    int64_t low = cuts.back(), high = rows;
+    while (low < high) {
+      const int64_t middle = low + (high - low) / 2;
+      if (work_before(middle) < all / tasks * task) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    cuts.push_back(low);
+  }
+  cuts.push_back(rows);
+  return cuts;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
+    Tensor values, Tensor level, std::vector<double> lower, std::vector<double> spacing,
+    bool close_boundary, bool int32_faces, bool with_edges) {
+  MarchingCubesRows p{};
+  p.grid = check_marching_cubes(values, level, lower, spacing);
+  dispatch_floating(level.scalar_type(), [&]<typename scalar_t>() {
+    const auto* levels = static_cast<const scalar_t*>(level.const_data_ptr());
+    for (int64_t b = 0; b < p.grid.batch; ++b) check_level_is_number(std::isnan(levels[b]));
+  });
+  p.lattice = make_lattice(p.grid, close_boundary);
+  p.dtype = values.scalar_type();
+  p.values = values.const_data_ptr();
+  p.level = level.const_data_ptr();
+  p.int32_faces = int32_faces;
+  const int64_t rows = p.lattice.rows(), grain = rows_per_task(p.lattice);
+  const RowLoops& loops = row_loops();
+
+  Tensor words = empty_on(values, {rows * p.lattice.words}, DType::Long);
+  Tensor counts = empty_on(values, {rows + 1, 4}, DType::Long);
+  advise_large_pages(words);
+  advise_large_pages(counts);
+  p.inside = static_cast<uint64_t*>(words.mutable_data_ptr());
+  p.signs = {p.inside, nullptr};
+  p.rows = static_cast<RowCounts*>(counts.mutable_data_ptr());
+
+  std::atomic<bool> nan_seen{false};
+  parallel_pieces(rows, grain, [&](int64_t begin, int64_t end) {
+    if (loops.pack(p, begin, end)) nan_seen = true;
+  });
+  std::optional<Tensor> cells;
+  if (nan_seen) {
+    cells = find_present_cells(p, values);
+    p.signs.cells = static_cast<const uint64_t*>(cells->const_data_ptr());
+  }
+
+  const OutputTotals total = count_and_scan(p, loops);
+  check_index_range(total.vertices, int32_faces);
+  Tensor vertices = empty_on(values, {total.vertices, 3}, compute_dtype(p.dtype));
+  Tensor faces = empty_on(values, {total.faces, 3}, int32_faces ? DType::Int : DType::Long);
+  Tensor edges = empty_on(values, {with_edges ? total.vertices : 0}, DType::Long);
+  Tensor vertex_offsets = empty_on(values, {p.grid.batch + 1}, DType::Long);
+  Tensor face_offsets = empty_on(values, {p.grid.batch + 1}, DType::Long);
+  for (const Tensor& output : {vertices, faces, edges}) advise_large_pages(output);
+  p.faces = faces.mutable_data_ptr();
+  p.vertices = vertices.mutable_data_ptr();
+  p.edges = with_edges ? static_cast<int64_t*>(edges.mutable_data_ptr()) : nullptr;
+  const std::vector<int64_t> cuts = balanced_cuts(p, total);
+  parallel_tasks(static_cast<int64_t>(cuts.size()) - 1, [&](int64_t task) {
+    loops.emit_vertices(p, cuts[task], cuts[task + 1]);
+    loops.emit_faces(p, cuts[task], cuts[task + 1]);
+  });
+  for (int64_t b = 0; b <= p.grid.batch; ++b) {
+    const RowCounts& begin = p.rows[b * p.lattice.rows_per_grid()];
+    static_cast<int64_t*>(vertex_offsets.mutable_data_ptr())[b] = begin.edges[0];
+    static_cast<int64_t*>(face_offsets.mutable_data_ptr())[b] = begin.faces;
+  }
+  return {vertices, faces, edges, vertex_offsets, face_offsets};
+}
+
+// Adds up what the vertices of some x-planes pass back. Vertices come in row order, so the ones
+// whose edges begin in rows [first, last) are a range of ids; their edges end at most one plane
+// further on.
+template <typename value_t, typename scalar_t>
+double backward_rows(const GridShape& grid, const Lattice& lattice, const value_t* values,
+                     const scalar_t* level, const scalar_t* grad_vertices, const int64_t* edges,
+                     int64_t edge_count, int64_t first, int64_t last, scalar_t* grad_values) {
+  const int64_t ids_per_row = 3 * lattice.size[2];
+  const int64_t* begin = std::lower_bound(edges, edges + edge_count, first * ids_per_row,
+                                          [&](int64_t id, int64_t bound) { return id < bound; });
+  double grad_level = 0;
+  for (int64_t v = begin - edges; v < edge_count && edges[v] < last * ids_per_row; ++v) {
+    const auto back = pull_back_vertex<scalar_t, value_t>(grid, lattice, edges[v], values, level,
+                                                          load_vec3(grad_vertices, v));
+    grad_level += back.level;
+    for (int end = 0; end < 2; ++end) {
+      if (back.node[end] >= 0) grad_values[back.node[end]] += back.value[end];
+    }
+  }
+  return grad_level;
+}
+
+// Without atomics and in one order: slabs of x-planes, first the even ones, then the odd ones. A
+// slab touches its own planes and the next slab's first, so slabs of one parity never meet.
+std::tuple<Tensor, Tensor> marching_cubes_backward(Tensor grad_vertices, Tensor values,
+                                                   Tensor level, Tensor edges,
+                                                   Tensor vertex_offsets,
+                                                   std::vector<double> spacing,
+                                                   bool close_boundary) {
+  const GridShape grid =
+      check_marching_cubes_backward(grad_vertices, values, level, edges, vertex_offsets, spacing);
+  const Lattice lattice = make_lattice(grid, close_boundary);
+  const DType dtype = compute_dtype(values.scalar_type());
+  Tensor grad_values =
+      zeros_on(values, {grid.batch, grid.size[0], grid.size[1], grid.size[2]}, dtype);
+  Tensor grad_level = zeros_on(values, {grid.batch}, dtype);
+  const char* op = "marching_cubes_backward";
+  check_edges(op, static_cast<const int64_t*>(edges.const_data_ptr()), edges.numel(), lattice);
+  check_offsets(op, static_cast<const int64_t*>(vertex_offsets.const_data_ptr()), grid.batch,
+                edges.numel());
+  const int64_t planes = 4;  // a slab; fixed, so that sums do not depend on the number of threads
+  const int64_t slabs = (lattice.size[0] + planes - 1) / planes;
+  std::vector<double> slab_level(grid.batch * slabs);
+  dispatch_grid(values.scalar_type(), [&]<typename value_t, typename scalar_t>() {
+    auto* out = static_cast<scalar_t*>(grad_values.mutable_data_ptr());
+    for (int parity = 0; parity < 2; ++parity) {
+      const int64_t half = (slabs + 1 - parity) / 2;
+      parallel_tasks(grid.batch * half, [&](int64_t task) {
+        const int64_t b = task / half, slab = 2 * (task % half) + parity;
+        const int64_t first = (b * lattice.size[0] + slab * planes) * lattice.size[1];
+        const int64_t last =
+            (b * lattice.size[0] + std::min((slab + 1) * planes, lattice.size[0])) *
+            lattice.size[1];
+        slab_level[b * slabs + slab] = backward_rows<value_t, scalar_t>(
+            grid, lattice, static_cast<const value_t*>(values.const_data_ptr()),
+            static_cast<const scalar_t*>(level.const_data_ptr()),
+            static_cast<const scalar_t*>(grad_vertices.const_data_ptr()),
+            static_cast<const int64_t*>(edges.const_data_ptr()), edges.numel(), first, last, out);
+      });
+    }
+    for (int64_t b = 0; b < grid.batch; ++b) {
+      double sum = 0;
+      for (int64_t slab = 0; slab < slabs; ++slab) sum += slab_level[b * slabs + slab];
+      static_cast<scalar_t*>(grad_level.mutable_data_ptr())[b] = static_cast<scalar_t>(sum);
+    }
+  });
+  return {grad_values, grad_level};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(diffiso, CPU, m) {
+  m.impl("marching_cubes", TORCH_BOX(&marching_cubes));
+  m.impl("marching_cubes_backward", TORCH_BOX(&marching_cubes_backward));
+}
+
+}  // namespace diffiso

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/marching_cubes_rows.h"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#pragma GCC target("avx2,bmi,bmi2,popcnt,f16c")
+
+namespace diffiso {
+namespace {
+
+#include "cpu/marching_cubes_scalar.inl"
+
+__m256 load_eight(const float* values) {
+  return _mm256_loadu_ps(values);
+}
+
+__m256 load_eight(const Half* values) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
+}
+
+__m256 load_eight(const BFloat16* values) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+template <typename value_t, typename scalar_t>
+uint64_t pack_word(const value_t* values, scalar_t level, bool& nan) {
+  if constexpr (sizeof(scalar_t) == 8) {
+    return pack_word_scalar<value_t, scalar_t>(values, level, nan);
+  } else {
+    const __m256 threshold = _mm256_set1_ps(level);
+    __m256 absent = _mm256_setzero_ps();
+    uint64_t word = 0;
+    for (int k = 0; k < 64; k += 8) {
+      const __m256 eight = load_eight(values + k);
+      absent = _mm256_or_ps(absent, _mm256_cmp_ps(eight, eight, _CMP_UNORD_Q));
+      const int mask = _mm256_movemask_ps(_mm256_cmp_ps(eight, threshold, _CMP_LT_OQ));
+      word |= uint64_t(mask) << k;
+    }
+    nan |= _mm256_movemask_ps(absent) != 0;
+    return word;
+  }
+}
+
+int count_triangles(const CellWord& cells) {
+  return count_triangles_scalar(cells);
+}
+
+template <typename index_t>
+index_t* emit_cells(const CellWord& cells, const uint64_t crossed[8], const int64_t next_id[8],
+                    index_t* out, const index_t*) {
+  return emit_cells_scalar<index_t>(cells, crossed, next_id, out);
+}
+
+#include "cpu/marching_cubes_loops.inl"
+
+}  // namespace
+
+const RowLoops& row_loops_avx2() {
+  static constexpr RowLoops loops = {"avx2", pack, count, emit_vertices, emit_faces};
+  return loops;
+}
+
+}  // namespace diffiso
+#endif

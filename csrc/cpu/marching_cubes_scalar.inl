@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plain versions of what an instruction set may do better, see marching_cubes_loops.inl.
+
+template <typename value_t, typename scalar_t>
+uint64_t pack_word_scalar(const value_t* values, scalar_t level, bool& nan) {
+  // Bytes first, in a loop that compilers vectorise; then eight bytes to eight bits by one product.
+  uint8_t inside[64], absent = 0;
+  for (int k = 0; k < 64; ++k) {
+    const scalar_t value = static_cast<scalar_t>(values[k]);
+    inside[k] = value < level;
+    absent |= value != value;
+  }
+  nan |= absent != 0;
+  uint64_t word = 0;
+  for (int byte = 0; byte < 8; ++byte) {
+    uint64_t eight = 0;
+    for (int k = 0; k < 8; ++k) eight |= uint64_t{inside[8 * byte + k]} << (8 * k);
+    word |= (eight * 0x0102040810204080u >> 56) << (8 * byte);
+  }
+  return word;
+}
+
+int count_triangles_scalar(const CellWord& cells) {
+  const MarchingCubesTables& tables = marching_cubes_tables();
+  int count = 0;
+  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+    count += tables.triangle_count[case_of(cells, lowest_bit(active))];
+  }
+  return count;
+}
+
+// Writes the faces of one word's cells at `out` and returns where the next go. Nothing is written
+// at or past `end`, which another thread may own.
+template <typename index_t>
+index_t* emit_cells_scalar(const CellWord& cells, const uint64_t crossed[8],
+                           const int64_t next_id[8], index_t* out) {
+  const MarchingCubesTables& tables = marching_cubes_tables();
+  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+    const int k = lowest_bit(active);
+    const int which = case_of(cells, k);
+    const CellEdgeIds<index_t> ids(crossed, next_id, k);
+    const int corners = 3 * tables.triangle_count[which];
+    for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
+  }
+  return out;
+}

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops as modules that stand inside other people's models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from diffiso.ops import GridSample, isosurface, marching_cubes, sample_grid
+from diffiso.ops.isosurface import MEMORY_BUDGET
+from diffiso.ops.mesh_sdf import Field, Law
+from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
+
+
+class IsoSurface(nn.Module):
+    """Field in, mesh with gradients out: :func:`diffiso.isosurface` with its settings kept.
+
+    Args:
+        lower: World position of the box's lower corner.
+        upper: World position of its upper corner.
+        resolution: Number of cells along each axis, or one for all.
+        level: The level.
+        law: ``"sdf"`` or ``"implicit"``, see :func:`diffiso.mesh_sdf`.
+        close_boundary: Close the solid where it leaves the box.
+        memory_budget: Bytes the field's evaluation may take at a time.
+
+    Example:
+        >>> import torch, diffiso
+        >>> surface = diffiso.layers.IsoSurface(-1, 1, 16)
+        >>> surface(lambda p: p.norm(dim=1) - 0.5).vertices.shape[1]
+        3
+    """
+
+    def __init__(
+        self,
+        lower: float | Sequence[float],
+        upper: float | Sequence[float],
+        resolution: int | Sequence[int],
+        *,
+        level: float = 0.0,
+        law: Law = "sdf",
+        close_boundary: bool = False,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        super().__init__()
+        self.lower = as_vector3("IsoSurface: lower", lower)
+        self.upper = as_vector3("IsoSurface: upper", upper)
+        self.resolution = resolution
+        self.level = level
+        self.law: Law = law
+        self.close_boundary = close_boundary
+        self.memory_budget = memory_budget
+
+    def forward(self, field: Field) -> Mesh:
+        """Return the mesh of ``field``, a callable (P, 3) -> (P,)."""
+        mesh = isosurface(
+            field,
+            self.lower,
+            self.upper,
+            self.resolution,
+            level=self.level,
+            law=self.law,
+            close_boundary=self.close_boundary,
+            memory_budget=self.memory_budget,
+        )
+        assert isinstance(mesh, Mesh)  # a callable gives one
+        return mesh
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``repr``."""
+        return (
+            f"{self.lower}, {self.upper}, {self.resolution}, level={self.level}, law={self.law!r}"
+        )
+
+
+class MarchingCubes(nn.Module):
+    """Values in, mesh out: :func:`diffiso.marching_cubes` on a box.
+
+    Args:
+        lower: World position of the first node.
+        upper: World position of the last node.
+        level: The level.
+        gradient: ``"linear"`` or ``"none"``.
+        close_boundary: Close the solid where it leaves the box.
+
+    Example:
+        >>> import torch, diffiso
+        >>> layer = diffiso.layers.MarchingCubes(-1, 1)
+        >>> len(layer(torch.randn(2, 8, 8, 8)))
+        2
+    """
+
+    def __init__(
+        self,
+        lower: float | Sequence[float] = -1.0,
+        upper: float | Sequence[float] = 1.0,
+        *,
+        level: float = 0.0,
+        gradient: Literal["linear", "none"] = "linear",
+        close_boundary: bool = False,
+    ) -> None:
+        super().__init__()
+        self.lower = as_vector3("MarchingCubes: lower", lower)
+        self.upper = as_vector3("MarchingCubes: upper", upper)
+        self.level = level
+        self.gradient: Literal["linear", "none"] = gradient
+        self.close_boundary = close_boundary
+
+    def forward(self, values: Tensor) -> Mesh | MeshBatch:
+        """Return the mesh of values (X, Y, Z), or the meshes of (B, X, Y, Z)."""
+        return marching_cubes(
+            Grid.from_bounds(values, self.lower, self.upper),
+            self.level,
+            gradient=self.gradient,
+            close_boundary=self.close_boundary,
+        )
+
+
+class GridSampler(nn.Module):
+    """A learnable grid as a field: points in, value and gradient out.
+
+    Args:
+        values: (X, Y, Z), the samples to start from; they become the parameter ``values``.
+        lower: World position of the first node.
+        upper: World position of the last node.
+
+    Example:
+        >>> import torch, diffiso
+        >>> field = diffiso.layers.GridSampler(torch.zeros(4, 4, 4))
+        >>> field(torch.rand(5, 3)).sdf.shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        lower: float | Sequence[float] = -1.0,
+        upper: float | Sequence[float] = 1.0,
+    ) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.as_tensor(values).detach().clone())
+        self.lower = as_vector3("GridSampler: lower", lower)
+        self.upper = as_vector3("GridSampler: upper", upper)
+
+    @property
+    def grid(self) -> Grid:
+        """The samples with their bounds."""
+        return Grid.from_bounds(self.values, self.lower, self.upper)
+
+    def forward(self, points: Tensor) -> GridSample:
+        """Return value (P,) and gradient (P, 3) at points (P, 3)."""
+        return sample_grid(self.grid, points)
