@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.compile(fullgraph=True) of every public op, forward and backward."""
+
+import pytest
+import torch
+from conftest import assert_close
+from fields import random_smooth
+
+from diffiso import Grid, marching_cubes, mesh_sdf, sample_grid
+from diffiso.layers import GridSampler, MarchingCubes
+
+LOWER, SPACING = (-1.5, 0.25, 12.0), (0.5, 0.75, 0.125)
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch.compiler.reset()
+
+
+def check_compiled(function, cases, backend="aot_eager"):
+    """Compile once, then compare outputs and gradients with eager ones for every case."""
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    for inputs in cases:
+        inputs = [x.requires_grad_() for x in inputs]
+        eager, ours = function(*inputs), compiled(*inputs)
+        for expected, actual in zip(eager, ours, strict=True):
+            assert torch.equal(actual, expected)
+        loss = [sum((o * o).sum() for o in out if o.requires_grad) for out in (eager, ours)]
+        expected, actual = (torch.autograd.grad(one, inputs) for one in loss)
+        for one, other in zip(actual, expected, strict=True):
+            # The compiled loss may add in another order.
+            assert_close(one, other, factor=100)
+
+
+def grids(generator, *shape):
+    """Three grids whose surfaces differ in size; the last has none."""
+    return [
+        random_smooth(generator, shape),
+        random_smooth(generator, shape),
+        random_smooth(generator, shape).abs(),
+    ]
+
+
+@pytest.mark.parametrize("close_boundary", [False, True])
+def test_marching_cubes(close_boundary, generator):
+    def extract(values, level):
+        grid = Grid(values, LOWER, SPACING)
+        mesh = marching_cubes(grid, level, close_boundary=close_boundary, return_edges=True)
+        return mesh.vertices, mesh.faces, mesh.edges
+
+    cases = [(v, torch.zeros((), dtype=torch.float64)) for v in grids(generator, 4, 5, 6)]
+    check_compiled(extract, cases)
+
+
+def test_marching_cubes_of_a_batch(generator):
+    def extract(values):
+        meshes = marching_cubes(values, 0.05, index_dtype=torch.int32)
+        return meshes.vertices, meshes.faces, meshes.vertex_offsets, meshes.face_offsets
+
+    check_compiled(extract, [(v,) for v in grids(generator, 3, 4, 5, 6)])
+
+
+def test_sample_grid(generator):
+    def sample(values, points):
+        return tuple(sample_grid(Grid(values, LOWER, SPACING), points))
+
+    points = 4 * torch.rand(9, 3, generator=generator, dtype=torch.float64)
+    check_compiled(sample, [(v, points.clone()) for v in grids(generator, 4, 5, 6)])
+
+
+@pytest.mark.parametrize("law", ["sdf", "implicit"])
+def test_mesh_sdf(law, generator):
+    def attach(values):
+        grid = Grid(values, LOWER, SPACING)
+        mesh = marching_cubes(grid, gradient="none")
+        return mesh_sdf(grid, mesh.vertices, law=law), mesh.faces
+
+    check_compiled(attach, [(v,) for v in grids(generator, 4, 5, 6)])
+
+
+def test_layers(generator):
+    extract, sampler = MarchingCubes(), GridSampler(random_smooth(generator, (4, 5, 6)))
+
+    def surface_samples(values):
+        mesh = extract(values)
+        sample = sampler(mesh.vertices)
+        return mesh.vertices, sample.sdf, sample.gradient
+
+    check_compiled(surface_samples, [(v,) for v in grids(generator, 4, 5, 6)])
+
+
+# Inductor imports parts of torch that torch itself calls deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_inductor(generator):
+    def loss_terms(values):
+        mesh = marching_cubes(values)
+        return (mesh.vertices, mesh.faces)
+
+    check_compiled(loss_terms, [(v,) for v in grids(generator, 4, 5, 6)], backend="inductor")

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layers do what their ops do, with settings kept, and train."""
+
+import pytest
+import torch
+from fields import random_smooth, sample, sphere
+from topology import euler_number, is_closed_and_oriented
+
+from diffiso import Grid, isosurface, marching_cubes, sample_grid
+from diffiso.layers import GridSampler, IsoSurface, MarchingCubes
+
+LOWER, UPPER = (-1.0, -1.5, -2.0), (1.0, 0.5, 2.5)
+
+
+@pytest.mark.parametrize("law", ["sdf", "implicit"])
+@pytest.mark.parametrize("close_boundary", [False, True])
+def test_isosurface_layer(law, close_boundary):
+    layer = IsoSurface(
+        LOWER, UPPER, (10, 11, 12), level=0.1, law=law, close_boundary=close_boundary
+    )
+    radius = torch.tensor(0.7, requires_grad=True)
+    mesh = layer(lambda p: 2 * (p.norm(dim=1) - radius))
+    expected = isosurface(
+        lambda p: 2 * (p.norm(dim=1) - radius),
+        LOWER,
+        UPPER,
+        (10, 11, 12),
+        level=0.1,
+        law=law,
+        close_boundary=close_boundary,
+    )
+    assert torch.equal(mesh.vertices, expected.vertices)
+    assert torch.equal(mesh.faces, expected.faces)
+    ours, theirs = (torch.autograd.grad(m.vertices.norm(), radius)[0] for m in (mesh, expected))
+    assert torch.equal(ours, theirs)
+    assert is_closed_and_oriented(mesh.faces) or not close_boundary
+
+
+@pytest.mark.parametrize("shape", [(6, 7, 8), (3, 6, 7, 8)])
+@pytest.mark.parametrize("gradient", ["linear", "none"])
+def test_marching_cubes_layer(shape, gradient, generator):
+    values = random_smooth(generator, shape).requires_grad_()
+    layer = MarchingCubes(LOWER, UPPER, level=0.05, gradient=gradient, close_boundary=True)
+    mesh = layer(values)
+    expected = marching_cubes(
+        Grid.from_bounds(values, LOWER, UPPER), 0.05, gradient=gradient, close_boundary=True
+    )
+    assert torch.equal(mesh.vertices, expected.vertices)
+    assert torch.equal(mesh.faces, expected.faces)
+    assert mesh.vertices.requires_grad == (gradient == "linear")
+    assert is_closed_and_oriented(mesh.faces)
+
+
+def test_grid_sampler_layer(generator):
+    values = random_smooth(generator, (6, 7, 8))
+    layer = GridSampler(values, LOWER, UPPER)
+    points = torch.rand(20, 3, generator=generator, dtype=torch.float64)
+    found = layer(points)
+    expected = sample_grid(Grid.from_bounds(values, LOWER, UPPER), points)
+    assert torch.equal(found.sdf, expected.sdf)
+    assert torch.equal(found.gradient, expected.gradient)
+    assert [name for name, _ in layer.named_parameters()] == ["values"]
+
+
+def test_grid_sampler_keeps_its_own_copy(generator):
+    values = random_smooth(generator, (4, 4, 4))
+    layer = GridSampler(values)
+    values.zero_()
+    assert (layer.values != 0).all()
+    restored = GridSampler(torch.zeros(4, 4, 4, dtype=torch.float64))
+    restored.load_state_dict(layer.state_dict())
+    assert torch.equal(restored.values, layer.values)
+
+
+def test_layers_train_together():
+    """A grid, as a field, is pulled from a small sphere to a larger one through mesh vertices."""
+    start = sample(sphere(0.4), (17, 17, 17), dtype=torch.float32)
+    field = GridSampler(start)
+    surface = IsoSurface(-1.0, 1.0, 16, law="implicit")
+    optimizer = torch.optim.Adam(field.parameters(), lr=0.02)
+    for _ in range(40):
+        vertices = surface(lambda p: field(p).sdf).vertices
+        loss = (vertices.norm(dim=1) - 0.6).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    mesh = surface(lambda p: field(p).sdf)
+    assert is_closed_and_oriented(mesh.faces)
+    assert euler_number(mesh.faces) == 2
+    # From 0.2 to a tenth of a cell (1/8).
+    assert (mesh.vertices.norm(dim=1) - 0.6).abs().max() < 0.1 / 8
+
+
+@pytest.mark.parametrize(
+    "layer", [IsoSurface(-1, 1, 16), MarchingCubes(), GridSampler(torch.zeros(2, 2, 2))]
+)
+def test_layers_are_modules_with_a_readable_name(layer):
+    assert isinstance(layer, torch.nn.Module)
+    assert repr(layer).startswith(type(layer).__name__)
+    assert layer.to(torch.float64) is layer
+
+
+@pytest.mark.parametrize("layer", [IsoSurface, MarchingCubes, GridSampler])
+def test_bad_bounds(layer):
+    arguments = {
+        IsoSurface: ((0.0, 0.0), 1.0, 8),
+        MarchingCubes: ((0.0, 0.0), 1.0),
+        GridSampler: (torch.zeros(4, 4, 4), (0.0, 0.0), 1.0),
+    }[layer]
+    with pytest.raises(ValueError, match=rf"{layer.__name__}: lower.* three finite numbers, got"):
+        layer(*arguments)
+
+
+def test_bad_values():
+    with pytest.raises((ValueError, RuntimeError), match=r"values must be .*got \(4, 4\)"):
+        MarchingCubes()(torch.zeros(4, 4))
