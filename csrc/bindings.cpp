@@ -10,6 +10,7 @@
 
 #include "build_config.h"  // written by setup.py
 #include "core/marching_cubes_tables.h"
+#include "cpu/simd.h"
 
 namespace py = pybind11;
 
@@ -31,8 +32,9 @@ py::dict build_info() {
   info["cuda"] = !cuda_version.empty();
   info["cuda_version"] = cuda_version.empty() ? py::object(py::none()) : py::str(cuda_version);
   info["cuda_archs"] = archs;
-  info["torch_version"] = DIFFISO_TORCH_VERSION;
+  info["built_with_torch"] = DIFFISO_TORCH_VERSION;
   info["compiler"] = kCompiler;
+  info["simd"] = simd_level();
   return info;
 }
 

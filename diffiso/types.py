@@ -68,8 +68,8 @@ class Grid:
         """
         if values.dim() not in (3, 4) or min(values.shape[-3:]) < 2:
             raise ValueError(
-                "Grid.from_bounds: values must be (X, Y, Z) or (B, X, Y, Z) with at least 2 nodes along "
-                f"every axis, got {tuple(values.shape)}"
+                "Grid.from_bounds: values must be (X, Y, Z) or (B, X, Y, Z) with at least 2 nodes "
+                f"along every axis, got {tuple(values.shape)}"
             )
         low, high = as_vector3("Grid.from_bounds: lower", lower), as_vector3("upper", upper)
         if any(a >= b for a, b in zip(low, high, strict=True)):

@@ -77,7 +77,7 @@ EDGES_OF_FACE = [
 
 
 def loops_of_case(case: int) -> list[Loop]:
-    """Return the oriented loops of crossed edges, each counter-clockwise seen from outside the solid."""
+    """Return the loops of crossed edges, counter-clockwise seen from outside the solid."""
 
     def inside(corner: Corner) -> bool:
         return bool(case >> corner_index(corner) & 1)
@@ -131,7 +131,7 @@ def smallest_angle(loop: Loop, triangles: tuple[Triangle, ...]) -> float:
 
 
 def triangulate(loop: Loop) -> list[Triangle]:
-    """Return the admissible triangulation whose smallest angle, with mid-edge vertices, is largest."""
+    """Return the admissible triangulation with the largest smallest angle, at mid-edges."""
     count = len(loop)
 
     def admissible(triangles: tuple[Triangle, ...]) -> bool:
@@ -164,8 +164,8 @@ constexpr int kMaxTrianglesPerCell = {most};
 
 struct MarchingCubesTables {{
   int8_t edge[12][4];                // axis and lower corner (dx, dy, dz) of each cell edge
-  uint8_t triangle_count[256];       // by case: bit 4*dx + 2*dy + dz is set where a corner is
-  inside uint8_t triangle_edges[256][16];   // three edges a triangle, filled up with zeros
+  uint8_t triangle_count[256];       // by case: bit 4*dx + 2*dy + dz set where a corner is inside
+  uint8_t triangle_edges[256][16];   // three edges a triangle, filled up with zeros
 }};
 
 // A function-local table: kernels and host code each get their own copy from this one initialiser.

@@ -13,8 +13,8 @@ constexpr int kMaxTrianglesPerCell = 5;
 
 struct MarchingCubesTables {
   int8_t edge[12][4];                // axis and lower corner (dx, dy, dz) of each cell edge
-  uint8_t triangle_count[256];       // by case: bit 4*dx + 2*dy + dz is set where a corner is
-  inside uint8_t triangle_edges[256][16];   // three edges a triangle, filled up with zeros
+  uint8_t triangle_count[256];       // by case: bit 4*dx + 2*dy + dz set where a corner is inside
+  uint8_t triangle_edges[256][16];   // three edges a triangle, filled up with zeros
 };
 
 // A function-local table: kernels and host code each get their own copy from this one initialiser.

@@ -24,7 +24,7 @@ def mesh_sdf(
     level: float | Tensor = 0.0,
     vertex_offsets: Tensor | None = None,
 ) -> Tensor:
-    """Return surface points, unmoved, that carry gradients to the field whose level set they lie on.
+    """Return surface points, unmoved, that carry gradients to the field they lie on.
 
     When a field f rises by ds at a surface point, the surface retreats there by ds along its normal
     n. ``law="sdf"`` is MeshSDF's Eq. 3, dv/ds = -n, exact where |grad f| = 1; elsewhere it is wrong
@@ -111,7 +111,7 @@ def check_field_values(value: Any, points: Tensor) -> Tensor:
 
 
 def _retreat(gradient: Tensor, law: Law) -> Tensor:
-    """Return how far and where a surface point moves when the field falls by one: n or n / |grad f|."""
+    """Return where a surface point moves when the field falls by one: n or n / |grad f|."""
     norm = gradient.norm(dim=-1, keepdim=True)
     direction = gradient / (norm if law == "sdf" else norm * norm)
     return torch.where(norm > 0, direction, torch.zeros_like(direction))
