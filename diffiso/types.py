@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ def as_vector3(name: str, value: float | Sequence[float] | Tensor) -> Vector3:
     if isinstance(value, Tensor):
         value = value.detach().tolist()
     values = [float(value)] * 3 if isinstance(value, int | float) else [float(v) for v in value]
-    if len(values) != 3 or not np.isfinite(values).all():
-        raise ValueError(f"{name}: must be a number or three finite numbers, got {value}")
+    if len(values) != 3 or not all(math.isfinite(v) for v in values):
+        raise ValueError(f"{name} must be a number or three finite numbers, got {value}")
     return values[0], values[1], values[2]
 
 
@@ -36,6 +36,15 @@ class Grid:
         values: (X, Y, Z) or (B, X, Y, Z), floating.
         lower: World position of node (0, 0, 0).
         spacing: World distance of neighbouring nodes along each axis.
+
+    Raises:
+        TypeError: If ``values`` is no tensor.
+        ValueError: If ``lower`` is not finite or ``spacing`` not positive.
+
+    Example:
+        >>> import torch, diffiso
+        >>> diffiso.Grid.from_bounds(torch.zeros(5, 3, 3), -1, 1).spacing
+        (0.5, 1.0, 1.0)
     """
 
     values: Tensor
@@ -44,6 +53,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         """Bring the bounds to floats and check them."""
+        if not isinstance(self.values, Tensor):
+            raise TypeError(f"Grid: values must be a tensor, got {type(self.values).__name__}")
         object.__setattr__(self, "lower", as_vector3("Grid: lower", self.lower))
         object.__setattr__(self, "spacing", as_vector3("Grid: spacing", self.spacing))
         if min(self.spacing) <= 0:
@@ -71,7 +82,8 @@ class Grid:
                 "Grid.from_bounds: values must be (X, Y, Z) or (B, X, Y, Z) with at least 2 nodes "
                 f"along every axis, got {tuple(values.shape)}"
             )
-        low, high = as_vector3("Grid.from_bounds: lower", lower), as_vector3("upper", upper)
+        low = as_vector3("Grid.from_bounds: lower", lower)
+        high = as_vector3("Grid.from_bounds: upper", upper)
         if any(a >= b for a, b in zip(low, high, strict=True)):
             raise ValueError(f"Grid.from_bounds: upper must be above lower, got {low} and {high}")
         nodes = values.shape[-3:]

@@ -3,6 +3,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from fields import random_smooth, sample, sphere
@@ -259,6 +260,27 @@ def test_chunks_within_the_memory_budget_change_nothing():
     mesh, expected = isosurface(field, *BOX, 40, memory_budget=2**20), isosurface(field, *BOX, 40)
     assert torch.equal(mesh.vertices, expected.vertices)
     assert torch.equal(mesh.faces, expected.faces)
+
+
+@pytest.mark.parametrize(
+    "options", [{"law": "exact"}, {"index_dtype": torch.int16}, {"level": math.nan}]
+)
+def test_wrong_options_are_refused_before_the_field_is_asked(options):
+    """Sampling may take minutes."""
+    calls = []
+
+    def field(points):
+        calls.append(len(points))
+        return points.norm(dim=1) - 0.5
+
+    with pytest.raises(ValueError, match=rf"{next(iter(options))} must be"):
+        isosurface(field, *BOX, 8, **options)
+    assert not calls
+
+
+def test_resolution_of_other_integer_types():
+    for resolution in (np.int64(7), np.array([7, 7, 7]), torch.Size((7, 7, 7))):
+        assert sample_field(sphere(0.5), *BOX, resolution).values.shape == (8, 8, 8)
 
 
 def test_budget_below_one_point():

@@ -42,6 +42,7 @@ def test_bad_values(values, fragments):
     [
         (torch.zeros(2), ("level", "(B,)", "got (2,)")),
         (torch.zeros(1, 1), ("level", "(B,)", "got (1, 1)")),
+        (torch.zeros((), dtype=torch.float64), ("level must be torch.float32", "torch.float64")),
         (torch.tensor(math.nan), ("level must be a number", "got nan")),
         (torch.tensor([0.0, math.nan, 0.0]), ("level must be a number", "got nan")),
     ],
@@ -64,6 +65,11 @@ def test_bad_options(arguments, fragments):
     with pytest.raises(ValueError, match="marching_cubes: ") as error:
         marching_cubes(torch.zeros(4, 4, 4), **arguments)
     assert all(part in str(error.value) for part in fragments), error.value
+
+
+def test_bad_type():
+    with pytest.raises(TypeError, match=r"marching_cubes: grid must be .*, got list"):
+        marching_cubes([[[1.0]]])
 
 
 def test_raw_op_refuses_what_the_public_function_repairs():

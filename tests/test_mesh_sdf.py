@@ -188,4 +188,5 @@ def test_cuda_equals_cpu(law, dtype, generator):
         arguments = (vertices.to(device), offsets.to(device), (0.0,) * 3, (1.0,) * 3)
         return (OP(values, *arguments, law == "implicit"),)
 
-    assert_same_on_cuda(attach, values, exact=(True,))
+    # A sample collects from the vertices of its eight cells.
+    assert_same_on_cuda(attach, values, exact=(True,), factor=10)

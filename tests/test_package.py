@@ -14,7 +14,7 @@ import diffiso
 
 ROOT = Path(__file__).parent.parent
 SOURCE_ENDINGS = (".py", ".pyi", ".h", ".cuh", ".cpp", ".cu", ".inl", ".sh", ".toml", ".cff")
-SOURCE_NAMES = ("Makefile", "CMakeLists.txt", "run", ".gitignore", ".clang-format")
+SOURCE_NAMES = ("Makefile", "CMakeLists.txt", "run")
 DOCUMENT_ENDINGS = (".md", ".yaml", ".yml", ".json", ".in")
 
 
@@ -85,8 +85,8 @@ def test_build_info():
     assert (info["cuda_version"] is not None) == info["cuda"]
     assert (info["minimum_driver"] is not None) == info["cuda"]
     assert re.match(r"\d+\.\d+", info["built_with_torch"])
-    assert info["torch"] == torch.__version__
-    assert info["diffiso"] == diffiso.__version__
+    assert info["torch_version"] == torch.__version__
+    assert info["version"] == diffiso.__version__
     assert info["compiler"]
 
 

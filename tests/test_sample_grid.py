@@ -330,10 +330,25 @@ def test_cuda_equals_cpu(dtype, generator):
     points = points_in(REGIONS, generator, per_region=100, dtype=dtype).repeat(2, 1, 1)
 
     def joined(values, points):
-        sdf, gradient = sample_grid(Grid(values), points)
+        sdf, gradient = sample_grid(Grid(values, LOWER, SPACING), points)
         return (torch.cat((sdf[..., None], gradient), dim=-1),)
 
-    assert_same_on_cuda(joined, values, points, exact=(False,))
+    # Hundreds of points in a cell, each passing on up to 1 / 0.02.
+    assert_same_on_cuda(joined, values, points, exact=(False,), factor=20 / 0.02)
+
+
+@pytest.mark.cuda
+def test_cuda_deterministic_backward(deterministic, generator):
+    """No atomics: the same bits every time, and the CPU's up to rounding."""
+    values = random_grid(generator, dtype=torch.float32)
+    points = 1.5 * torch.rand(2, 20000, 3, generator=generator)
+    gradients = []
+    for device in ("cpu", "cuda", "cuda"):
+        inputs = values.to(device).requires_grad_()
+        sdf, gradient = sample_grid(inputs, points.to(device))
+        gradients.append(torch.autograd.grad(sdf.sum() + gradient.sum(), inputs)[0].cpu())
+    assert torch.equal(gradients[1], gradients[2])
+    assert_close(gradients[1], gradients[0], factor=20000**0.5)
 
 
 # Properties.

@@ -34,22 +34,6 @@ DIFFISO_HD RowCounts advance(OutputTotals& total, RowCounts counts) {
   return begin;
 }
 
-// The eight groups of edges that cells of a row touch; group g holds cell edge g, and for g < 4
-// also cell edge 8 + g, one step up in z. Each group is one axis of one of four rows.
-struct EdgeGroup {
-  int axis, dx, dy;
-};
-
-DIFFISO_HD EdgeGroup edge_group(int g) {
-  const int8_t* edge = marching_cubes_tables().edge[g];
-  return {edge[0], edge[1], edge[2]};
-}
-
-DIFFISO_HD Row group_row(const Lattice& lattice, Row row, EdgeGroup group) {
-  return {row.index + group.dx * lattice.size[1] + group.dy, row.b, row.i + group.dx,
-          row.j + group.dy};
-}
-
 // Vertex ids of a cell's edges: `begin` is the id of each group's first vertex in this word, and
 // the crossed edges before the cell's are counted.
 template <typename index_t>

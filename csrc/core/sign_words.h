@@ -43,6 +43,19 @@ DIFFISO_HD Row row_at(const Lattice& lattice, int64_t index) {
   return {index, b, plane - b * lattice.size[0], index - plane * lattice.size[1]};
 }
 
+// The row after `row`, without the divisions of row_at.
+DIFFISO_HD Row next_row(const Lattice& lattice, Row row) {
+  ++row.index;
+  if (++row.j == lattice.size[1]) {
+    row.j = 0;
+    if (++row.i == lattice.size[0]) {
+      row.i = 0;
+      ++row.b;
+    }
+  }
+  return row;
+}
+
 // Word arrays of a lattice, (rows, words) each. Bits past a row's end are zero.
 struct SignWords {
   const uint64_t* inside;
@@ -96,39 +109,72 @@ DIFFISO_HD uint64_t used_edges(const SignWords& signs, const Lattice& lattice, R
   return used;
 }
 
-// Crossed edges of one word along an axis, each at its lower node.
-DIFFISO_HD uint64_t crossed_edges(const SignWords& signs, const Lattice& lattice, Row row,
-                                  int64_t w, int axis) {
-  const uint64_t here = word_at(signs.inside, lattice, row.index, w);
-  uint64_t crossed = 0;
-  if (axis == 2) {
-    crossed = (here ^ next_word(signs.inside, lattice, row.index, w)) & lattice.below_last(w);
-  } else if (axis == 0 ? row.i + 1 < lattice.size[0] : row.j + 1 < lattice.size[1]) {
-    const int64_t step = axis == 0 ? lattice.size[1] : 1;
-    crossed = here ^ word_at(signs.inside, lattice, row.index + step, w);
-  }
-  return crossed == 0 ? 0 : crossed & used_edges(signs, lattice, row, w, axis);
-}
-
-// The cells of one word of a cell row: their corner signs, and which of them the surface crosses.
+// The signs of one word of a row and of its neighbours in x and y. Past the lattice's last row
+// there is nobody: the row itself stands in, so that no edge in that direction is crossed.
 struct CellWord {
   uint64_t corner[8];  // bit k: corner c = 4*dx + 2*dy + dz of cell k is inside
-  uint64_t active;
+  uint64_t active;     // cells that the surface crosses and that are present
 };
 
+DIFFISO_HD bool has_cells(const Lattice& lattice, Row row) {
+  return row.i + 1 < lattice.size[0] && row.j + 1 < lattice.size[1];
+}
+
 DIFFISO_HD CellWord load_cells(const SignWords& signs, const Lattice& lattice, Row row, int64_t w) {
+  const int64_t dx = row.i + 1 < lattice.size[0] ? lattice.size[1] : 0;
+  const int64_t dy = row.j + 1 < lattice.size[1] ? 1 : 0;
   CellWord out;
   uint64_t any = 0, all = ~uint64_t{0};
   for (int r = 0; r < 4; ++r) {
-    const int64_t index = row.index + (r >> 1) * lattice.size[1] + (r & 1);
+    const int64_t index = row.index + (r >> 1) * dx + (r & 1) * dy;
     out.corner[2 * r] = word_at(signs.inside, lattice, index, w);
     out.corner[2 * r + 1] = next_word(signs.inside, lattice, index, w);
     any |= out.corner[2 * r] | out.corner[2 * r + 1];
     all &= out.corner[2 * r] & out.corner[2 * r + 1];
   }
-  out.active = any & ~all & lattice.below_last(w);
+  out.active = has_cells(lattice, row) ? any & ~all & lattice.below_last(w) : 0;
   if (signs.cells != nullptr) out.active &= word_at(signs.cells, lattice, row.index, w);
   return out;
+}
+
+// The eight groups of edges that the cells of a row touch, each one axis of one of the four rows:
+// its axis, its row, and the corners at the ends of its edges. Group g holds cell edge g, and for g
+// < 4 also cell edge 8 + g, one step up in z. Groups 0, 2 and 4 are the row's own edges.
+struct EdgeGroup {
+  int axis, dx, dy;
+  int corner[2];
+};
+
+DIFFISO_HD constexpr EdgeGroup edge_group(int g) {
+  constexpr EdgeGroup groups[8] = {
+      {0, 0, 0, {0, 4}}, {0, 0, 1, {2, 6}}, {1, 0, 0, {0, 2}}, {1, 1, 0, {4, 6}},
+      {2, 0, 0, {0, 1}}, {2, 0, 1, {2, 3}}, {2, 1, 0, {4, 5}}, {2, 1, 1, {6, 7}},
+  };
+  return groups[g];
+}
+
+DIFFISO_HD Row group_row(const Lattice& lattice, Row row, EdgeGroup group) {
+  return {row.index + group.dx * lattice.size[1] + group.dy, row.b, row.i + group.dx,
+          row.j + group.dy};
+}
+
+// The crossed edges of one group, each at its lower node. Groups of other rows than the row's own
+// need a row that has cells.
+DIFFISO_HD uint64_t crossed_edges(const SignWords& signs, const Lattice& lattice, Row row,
+                                  int64_t w, const CellWord& cells, int g) {
+  const EdgeGroup group = edge_group(g);
+  uint64_t crossed = cells.corner[group.corner[0]] ^ cells.corner[group.corner[1]];
+  if (group.axis == 2) crossed &= lattice.below_last(w);
+  if (signs.cells != nullptr && crossed != 0) {
+    crossed &= used_edges(signs, lattice, group_row(lattice, row, group), w, group.axis);
+  }
+  return crossed;
+}
+
+// The crossed edges of the row itself along an axis.
+DIFFISO_HD uint64_t own_edges(const SignWords& signs, const Lattice& lattice, Row row, int64_t w,
+                              const CellWord& cells, int axis) {
+  return crossed_edges(signs, lattice, row, w, cells, 2 * axis);
 }
 
 // The case of cell k: bit c is set where corner c is inside.
@@ -138,10 +184,6 @@ DIFFISO_HD int case_of(const CellWord& cells, int k) {
     out |= static_cast<int>(cells.corner[corner] >> k & 1) << corner;
   }
   return out;
-}
-
-DIFFISO_HD bool has_cells(const Lattice& lattice, Row row) {
-  return row.i + 1 < lattice.size[0] && row.j + 1 < lattice.size[1];
 }
 
 }  // namespace diffiso

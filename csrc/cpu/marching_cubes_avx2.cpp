@@ -48,10 +48,7 @@ int count_triangles(const CellWord& cells) {
 }
 
 template <typename index_t>
-index_t* emit_cells(const CellWord& cells, const uint64_t crossed[8], const int64_t next_id[8],
-                    index_t* out, const index_t*) {
-  return emit_cells_scalar<index_t>(cells, crossed, next_id, out);
-}
+using FaceWriter = ScalarFaceWriter<index_t>;
 
 #include "cpu/marching_cubes_loops.inl"
 

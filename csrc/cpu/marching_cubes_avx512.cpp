@@ -73,25 +73,51 @@ int count_triangles(const CellWord& cells) {
   return static_cast<int>(_mm512_reduce_add_epi64(_mm512_sad_epu8(active, _mm512_setzero_si512())));
 }
 
+// Faces of a row. Lanes are the eight groups of edges; `next_id` runs along with the words.
 template <typename index_t>
-index_t* emit_cells(const CellWord& cells, const uint64_t crossed[8], const int64_t next_id[8],
-                    index_t* out, const index_t* end) {
-  const MarchingCubesTables& tables = marching_cubes_tables();
-  alignas(64) uint8_t cases[64];
-  _mm512_store_si512(cases, cases_of(cells));
-  const __m512i edges = _mm512_loadu_si512(crossed);
-  const __m512i begin = _mm512_loadu_si512(next_id);
-  const __m512i one = _mm512_set1_epi64(1);
-  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
-    const int k = lowest_bit(active);
+struct FaceWriter {
+  const MarchingCubesRows& p;
+  Row row;
+  index_t* out;
+  index_t* const end;
+  __m512i next_id;
+
+  FaceWriter(const MarchingCubesRows& params, Row at, index_t* begin, index_t* row_end)
+      : p(params), row(at), out(begin), end(row_end) {
+    int64_t ids[8];
+    for (int g = 0; g < 8; ++g) {
+      ids[g] = p.rows[group_row(p.lattice, row, edge_group(g)).index].edges[edge_group(g).axis];
+    }
+    next_id = _mm512_loadu_si512(ids);
+  }
+
+  void write(int64_t w, const CellWord& cells) {
+    const auto crossed = [&](int g) {
+      return static_cast<int64_t>(crossed_edges(p.signs, p.lattice, row, w, cells, g));
+    };
+    const __m512i edges = _mm512_set_epi64(crossed(7), crossed(6), crossed(5), crossed(4),
+                                           crossed(3), crossed(2), crossed(1), crossed(0));
+    if (cells.active != 0) {
+      alignas(64) uint8_t cases[64];
+      _mm512_store_si512(cases, cases_of(cells));
+      for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+        const int k = lowest_bit(active);
+        write_cell(edges, k, cases[k]);
+      }
+    }
+    next_id = _mm512_add_epi64(next_id, _mm512_popcnt_epi64(edges));
+  }
+
+  void write_cell(__m512i edges, int k, int which) {
+    const MarchingCubesTables& tables = marching_cubes_tables();
     const __m512i before = _mm512_set1_epi64(static_cast<int64_t>(low_bits(k)));
     const __m512i here =
-        _mm512_add_epi64(begin, _mm512_popcnt_epi64(_mm512_and_si512(edges, before)));
-    const __m512i crossed_here = _mm512_and_si512(_mm512_srli_epi64(edges, k), one);
-    const __m512i above = _mm512_add_epi64(here, crossed_here);  // edges 8 to 11 in lanes 0 to 3
-    const int count = 3 * tables.triangle_count[cases[k]];
+        _mm512_add_epi64(next_id, _mm512_popcnt_epi64(_mm512_and_si512(edges, before)));
+    const __m512i crossed = _mm512_and_si512(_mm512_srli_epi64(edges, k), _mm512_set1_epi64(1));
+    const __m512i above = _mm512_add_epi64(here, crossed);  // edges 8 to 11 in lanes 0 to 3
+    const int count = 3 * tables.triangle_count[which];
     const __m128i order =
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(tables.triangle_edges[cases[k]]));
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(tables.triangle_edges[which]));
     // A whole register is stored while it stays within this row's faces; the next cell overwrites
     // what it did not need.
     const uint32_t wanted = end - out >= 16 ? 0xffff : (1u << count) - 1;
@@ -109,8 +135,7 @@ index_t* emit_cells(const CellWord& cells, const uint64_t crossed[8], const int6
     }
     out += count;
   }
-  return out;
-}
+};
 
 #include "cpu/marching_cubes_loops.inl"
 

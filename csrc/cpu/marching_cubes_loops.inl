@@ -2,17 +2,17 @@
 // Included by one file for each instruction set, which defines in an anonymous namespace before it
 //   template <value_t, scalar_t> uint64_t pack_word(const value_t* values, scalar_t level, bool&
 //   nan)
-//     signs of 64 samples, and
-//   int count_triangles(const CellWord&), template <index_t> index_t* emit_cells(...) as below.
+//     the signs of 64 samples
+//   int count_triangles(const CellWord& cells)
+//   template <index_t> struct FaceWriter: writes the faces of a row, word by word.
 
 template <typename value_t, typename scalar_t>
 bool pack_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
   const auto* values = static_cast<const value_t*>(p.values);
   const int64_t nodes = p.grid.size[2], words = p.lattice.words, pad = p.lattice.pad;
   bool nan = false;
-  for (int64_t r = begin; r < end; ++r) {
-    uint64_t* out = p.inside + r * words;
-    const Row row = row_at(p.lattice, r);
+  for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
+    uint64_t* out = p.inside + row.index * words;
     const int64_t i = row.i - pad, j = row.j - pad;
     if (i < 0 || j < 0 || i >= p.grid.size[0] || j >= p.grid.size[1]) {
       std::memset(out, 0, words * sizeof(uint64_t));
@@ -46,47 +46,46 @@ bool pack(const MarchingCubesRows& p, int64_t begin, int64_t end) {
   });
 }
 
-// The four rows of a row of cells; a walk over their words that stops only where a sign changes.
-struct CellRowWalk {
-  const uint64_t* row[4];
-  int64_t words;
-
-  CellRowWalk(const MarchingCubesRows& p, Row at) : words(p.lattice.words) {
-    const bool has_x = at.i + 1 < p.lattice.size[0], has_y = at.j + 1 < p.lattice.size[1];
-    const int64_t dx = has_x ? p.lattice.size[1] : 0, dy = has_y ? 1 : 0;
-    const int64_t steps[4] = {0, dy, dx, dx + dy};
-    for (int r = 0; r < 4; ++r) row[r] = p.inside + (at.index + steps[r]) * words;
+// True where word w of four rows, and the node after it, have one sign. Two tests decide it for
+// nearly every word; comparing eight words at a time in one register was slower.
+inline bool one_sign(const uint64_t* const rows[4], int64_t w, int64_t words) {
+  const bool last = w + 1 == words;
+  const uint64_t any = rows[0][w] | rows[1][w] | rows[2][w] | rows[3][w];
+  if (any == 0) {
+    return last || ((rows[0][w + 1] | rows[1][w + 1] | rows[2][w + 1] | rows[3][w + 1]) & 1) == 0;
   }
+  const uint64_t all = rows[0][w] & rows[1][w] & rows[2][w] & rows[3][w];
+  return ~all == 0 &&
+         (last || (rows[0][w + 1] & rows[1][w + 1] & rows[2][w + 1] & rows[3][w + 1] & 1) != 0);
+}
 
-  // True where word w of all four rows, and the node after it, have one sign.
-  bool uniform(int64_t w) const {
-    const uint64_t any = row[0][w] | row[1][w] | row[2][w] | row[3][w];
-    if (any == 0) {
-      return w + 1 == words ||
-             ((row[0][w + 1] | row[1][w + 1] | row[2][w + 1] | row[3][w + 1]) & 1) == 0;
-    }
-    const uint64_t all = row[0][w] & row[1][w] & row[2][w] & row[3][w];
-    return ~all == 0 && (w + 1 == words ||
-                         (row[0][w + 1] & row[1][w + 1] & row[2][w + 1] & row[3][w + 1] & 1) == 1);
+// Calls f(w) for the words of a row where a sign changes among it and its neighbours in x, y and z.
+template <typename F>
+__attribute__((always_inline)) inline void for_mixed_words(const MarchingCubesRows& p, Row at,
+                                                           const F& f) {
+  const int64_t words = p.lattice.words;
+  const int64_t dx = at.i + 1 < p.lattice.size[0] ? p.lattice.size[1] : 0;
+  const int64_t dy = at.j + 1 < p.lattice.size[1] ? 1 : 0;
+  const uint64_t* row = p.inside + at.index * words;
+  const uint64_t* const rows[4] = {row, row + dy * words, row + dx * words,
+                                   row + (dx + dy) * words};
+  for (int64_t w = 0; w < words; ++w) {
+    if (!one_sign(rows, w, words)) f(w);
   }
-};
+}
 
 OutputTotals count(const MarchingCubesRows& p, int64_t begin, int64_t end) {
   OutputTotals total{0, 0};
-  for (int64_t r = begin; r < end; ++r) {
-    const Row row = row_at(p.lattice, r);
-    const CellRowWalk walk(p, row);
+  for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
     RowCounts counts{{0, 0, 0}, 0};
-    for (int64_t w = 0; w < p.lattice.words; ++w) {
-      if (walk.uniform(w)) continue;
-      for (int axis = 0; axis < 3; ++axis) {
-        counts.edges[axis] += popcount(crossed_edges(p.signs, p.lattice, row, w, axis));
-      }
-      if (!has_cells(p.lattice, row)) continue;
+    for_mixed_words(p, row, [&](int64_t w) {
       const CellWord cells = load_cells(p.signs, p.lattice, row, w);
+      for (int axis = 0; axis < 3; ++axis) {
+        counts.edges[axis] += popcount(own_edges(p.signs, p.lattice, row, w, cells, axis));
+      }
       if (cells.active != 0) counts.faces += count_triangles(cells);
-    }
-    p.rows[r] = counts;
+    });
+    p.rows[row.index] = counts;
     total.vertices += counts.edges[0] + counts.edges[1] + counts.edges[2];
     total.faces += counts.faces;
   }
@@ -152,42 +151,43 @@ struct VertexWriter {
 // Inlined by force: GCC finds a function that only prefetches to have no effect, and drops the
 // call.
 template <typename value_t>
-__attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows& p, int64_t r) {
+__attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows& p, Row row) {
+  const int64_t r = row.index;
   if (p.rows[r].edges[0] == p.rows[r + 1].edges[0] || p.lattice.pad != 0) return;
-  const Row row = row_at(p.lattice, r);
-  const CellRowWalk walk(p, row);
   const value_t* here = static_cast<const value_t*>(p.values) + r * p.grid.size[2];
   const int64_t steps[3] = {p.grid.size[1] * p.grid.size[2], p.grid.size[2], 1};
-  for (int64_t w = 0; w < p.lattice.words; ++w) {
-    if (walk.uniform(w)) continue;
+  for_mixed_words(p, row, [&](int64_t w) __attribute__((always_inline)) {
+    const CellWord cells = load_cells(p.signs, p.lattice, row, w);
     for (int axis = 0; axis < 3; ++axis) {
-      uint64_t crossed = crossed_edges(p.signs, p.lattice, row, w, axis);
+      uint64_t crossed = own_edges(p.signs, p.lattice, row, w, cells, axis);
       for (; crossed != 0; crossed &= crossed - 1) {
         const value_t* lower = here + 64 * w + lowest_bit(crossed);
         __builtin_prefetch(lower);
         if (axis < 2) __builtin_prefetch(lower + steps[axis]);
       }
     }
-  }
+  });
 }
 
 template <typename value_t, typename scalar_t>
 void emit_vertices_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
   constexpr int64_t kAhead = 8;  // rows: a few hundred nanoseconds of work
-  for (int64_t r = begin; r < end; ++r) {
-    if (r + kAhead < end) prefetch_row<value_t>(p, r + kAhead);
-    if (p.rows[r].edges[0] == p.rows[r + 1].edges[0]) continue;
-    const Row row = row_at(p.lattice, r);
-    const CellRowWalk walk(p, row);
+  Row ahead = row_at(p.lattice, std::min(begin + kAhead, p.lattice.rows() - 1));
+  for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
+    if (ahead.index < end) {
+      prefetch_row<value_t>(p, ahead);
+      ahead = next_row(p.lattice, ahead);
+    }
+    if (p.rows[row.index].edges[0] == p.rows[row.index + 1].edges[0]) continue;
     VertexWriter<0, value_t, scalar_t> x(p, row);
     VertexWriter<1, value_t, scalar_t> y(p, row);
     VertexWriter<2, value_t, scalar_t> z(p, row);
-    for (int64_t w = 0; w < p.lattice.words; ++w) {
-      if (walk.uniform(w)) continue;
-      x.write(w, crossed_edges(p.signs, p.lattice, row, w, 0));
-      y.write(w, crossed_edges(p.signs, p.lattice, row, w, 1));
-      z.write(w, crossed_edges(p.signs, p.lattice, row, w, 2));
-    }
+    for_mixed_words(p, row, [&](int64_t w) {
+      const CellWord cells = load_cells(p.signs, p.lattice, row, w);
+      x.write(w, own_edges(p.signs, p.lattice, row, w, cells, 0));
+      y.write(w, own_edges(p.signs, p.lattice, row, w, cells, 1));
+      z.write(w, own_edges(p.signs, p.lattice, row, w, cells, 2));
+    });
   }
 }
 
@@ -199,28 +199,14 @@ void emit_vertices(const MarchingCubesRows& p, int64_t begin, int64_t end) {
 
 template <typename index_t>
 void emit_faces_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
-  for (int64_t r = begin; r < end; ++r) {
+  auto* const faces = static_cast<index_t*>(p.faces);
+  for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
+    const int64_t r = row.index;
     if (p.rows[r].faces == p.rows[r + 1].faces) continue;
-    const Row row = row_at(p.lattice, r);
-    const CellRowWalk walk(p, row);
-    Row rows[8];
-    int64_t next_id[8];
-    for (int g = 0; g < 8; ++g) {
-      rows[g] = group_row(p.lattice, row, edge_group(g));
-      next_id[g] = p.rows[rows[g].index].edges[edge_group(g).axis];
-    }
-    index_t* out = static_cast<index_t*>(p.faces) + 3 * p.rows[r].faces;
-    index_t* const row_end = static_cast<index_t*>(p.faces) + 3 * p.rows[r + 1].faces;
-    for (int64_t w = 0; w < p.lattice.words && out < row_end; ++w) {
-      if (walk.uniform(w)) continue;
-      uint64_t crossed[8];
-      for (int g = 0; g < 8; ++g) {
-        crossed[g] = crossed_edges(p.signs, p.lattice, rows[g], w, edge_group(g).axis);
-      }
-      const CellWord cells = load_cells(p.signs, p.lattice, row, w);
-      if (cells.active != 0) out = emit_cells<index_t>(cells, crossed, next_id, out, row_end);
-      for (int g = 0; g < 8; ++g) next_id[g] += popcount(crossed[g]);
-    }
+    FaceWriter<index_t> writer(p, row, faces + 3 * p.rows[r].faces,
+                               faces + 3 * p.rows[r + 1].faces);
+    for_mixed_words(p, row,
+                    [&](int64_t w) { writer.write(w, load_cells(p.signs, p.lattice, row, w)); });
   }
 }
 

@@ -29,18 +29,32 @@ int count_triangles_scalar(const CellWord& cells) {
   return count;
 }
 
-// Writes the faces of one word's cells at `out` and returns where the next go. Nothing is written
-// at or past `end`, which another thread may own.
+// Faces of a row. `next_id` runs along with the words: the id of the first vertex of each group.
 template <typename index_t>
-index_t* emit_cells_scalar(const CellWord& cells, const uint64_t crossed[8],
-                           const int64_t next_id[8], index_t* out) {
-  const MarchingCubesTables& tables = marching_cubes_tables();
-  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
-    const int k = lowest_bit(active);
-    const int which = case_of(cells, k);
-    const CellEdgeIds<index_t> ids(crossed, next_id, k);
-    const int corners = 3 * tables.triangle_count[which];
-    for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
+struct ScalarFaceWriter {
+  const MarchingCubesRows& p;
+  Row row;
+  index_t* out;
+  int64_t next_id[8];
+
+  ScalarFaceWriter(const MarchingCubesRows& params, Row at, index_t* begin, index_t*)
+      : p(params), row(at), out(begin) {
+    for (int g = 0; g < 8; ++g) {
+      next_id[g] = p.rows[group_row(p.lattice, row, edge_group(g)).index].edges[edge_group(g).axis];
+    }
   }
-  return out;
-}
+
+  void write(int64_t w, const CellWord& cells) {
+    const MarchingCubesTables& tables = marching_cubes_tables();
+    uint64_t crossed[8];
+    for (int g = 0; g < 8; ++g) crossed[g] = crossed_edges(p.signs, p.lattice, row, w, cells, g);
+    for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+      const int k = lowest_bit(active);
+      const int which = case_of(cells, k);
+      const CellEdgeIds<index_t> ids(crossed, next_id, k);
+      const int corners = 3 * tables.triangle_count[which];
+      for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
+    }
+    for (int g = 0; g < 8; ++g) next_id[g] += popcount(crossed[g]);
+  }
+};

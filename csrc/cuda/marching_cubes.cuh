@@ -148,12 +148,11 @@ __global__ void __launch_bounds__(kBlockSize) marching_cubes_count_kernel(Params
     if (r < at.rows) {
       const Row row = row_at(p.lattice, r);
       for (int64_t w = at.lane; w < p.lattice.words; w += p.lanes) {
+        const CellWord cells = load_cells(signs, p.lattice, row, w);
         for (int axis = 0; axis < 3; ++axis) {
-          counts[axis] += popcount(crossed_edges(signs, p.lattice, row, w, axis));
+          counts[axis] += popcount(own_edges(signs, p.lattice, row, w, cells, axis));
         }
-        if (has_cells(p.lattice, row)) {
-          counts[3] += count_triangles(load_cells(signs, p.lattice, row, w));
-        }
+        counts[3] += count_triangles(cells);
       }
     }
     for (int64_t& count : counts) count = warp_inclusive_sum(count, p.lanes);
@@ -201,8 +200,11 @@ __global__ void __launch_bounds__(kBlockSize)
     for (int axis = 0; axis < 3; ++axis) {
       int64_t next = active ? p.edge_begins[3 * r + axis] : 0;
       for (int64_t w = at.lane; w < p.lattice.words + at.lane; w += p.lanes) {
-        uint64_t crossed =
-            active && w < p.lattice.words ? crossed_edges(signs, p.lattice, row, w, axis) : 0;
+        uint64_t crossed = 0;
+        if (active && w < p.lattice.words) {
+          const CellWord cells = load_cells(signs, p.lattice, row, w);
+          crossed = own_edges(signs, p.lattice, row, w, cells, axis);
+        }
         int64_t id = rank_in_row(popcount(crossed), p.lanes, next);
         for (; crossed != 0; crossed &= crossed - 1, ++id) {
           const int64_t k = 64 * w + lowest_bit(crossed);
@@ -252,8 +254,7 @@ __global__ void __launch_bounds__(kBlockSize) marching_cubes_faces_kernel(Params
       uint64_t crossed[8];
       int64_t begin[8];
       for (int g = 0; g < 8; ++g) {
-        const Row of = group_row(p.lattice, row, edge_group(g));
-        crossed[g] = mine ? crossed_edges(signs, p.lattice, of, w, edge_group(g).axis) : 0;
+        crossed[g] = mine ? crossed_edges(signs, p.lattice, row, w, cells, g) : 0;
         begin[g] = rank_in_row(popcount(crossed[g]), p.lanes, next_id[g]);
       }
       const int64_t face = rank_in_row(count_triangles(cells), p.lanes, next_face);

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffiso.ops.marching_cubes import marching_cubes
-from diffiso.ops.mesh_sdf import Field, Law, check_field_values, mesh_sdf
+from diffiso.ops.marching_cubes import check_options, marching_cubes
+from diffiso.ops.mesh_sdf import Field, Law, check_field_values, check_law, mesh_sdf
 from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
 
 MEMORY_BUDGET = 2**30  # bytes
@@ -77,6 +78,8 @@ def isosurface(
         >>> bool((radius.grad - 1).abs() < 1e-5)
         True
     """
+    check_law(law)
+    check_options(level, index_dtype)
     if isinstance(field, Grid):
         if lower is not None or upper is not None or resolution is not None:
             raise ValueError(
@@ -137,6 +140,10 @@ def sample_field(
         >>> diffiso.sample_field(lambda p: p[:, 0], 0, 1, (4, 2, 2)).values[:, 0, 0]
         tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
     """
+    if not callable(field):
+        raise TypeError(
+            f"isosurface: field must be a Grid or a callable, got {type(field).__name__}"
+        )
     cells = _cells(resolution)
     low, high = as_vector3("isosurface: lower", lower), as_vector3("isosurface: upper", upper)
     if any(a >= b for a, b in zip(low, high, strict=True)):
@@ -173,8 +180,12 @@ def sample_field(
 
 
 def _cells(resolution: int | Sequence[int]) -> list[int]:
-    cells = [resolution] * 3 if isinstance(resolution, int) else list(resolution)
-    if len(cells) != 3 or any(not isinstance(n, int) or n < 1 for n in cells):
+    try:
+        each = resolution if isinstance(resolution, Iterable) else [resolution] * 3
+        cells = [operator.index(n) for n in each]
+    except TypeError:
+        cells = []
+    if len(cells) != 3 or min(cells) < 1:
         raise ValueError(
             "isosurface: resolution must be one or three positive numbers of cells, "
             f"got {resolution}"
@@ -205,13 +216,10 @@ def _points_like(
 class _PeakMemory(TorchDispatchMode):
     """Measures the most bytes that new tensors hold at a time."""
 
-    live = 0
-    peak = 0
-
-    def __enter__(self) -> _PeakMemory:
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
         self.seen: set[int] = set()
-        super().__enter__()
-        return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

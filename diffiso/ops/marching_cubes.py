@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -70,10 +71,7 @@ def marching_cubes(
     """
     if gradient not in ("linear", "none"):
         raise ValueError(f'marching_cubes: gradient must be "linear" or "none", got {gradient!r}')
-    if index_dtype not in (torch.int64, torch.int32):
-        raise ValueError(
-            f"marching_cubes: index_dtype must be torch.int64 or torch.int32, got {index_dtype}"
-        )
+    check_options(level, index_dtype)
     values, lower, spacing = _unpack(grid)
     single = values.dim() == 3
     if single:
@@ -97,11 +95,27 @@ def marching_cubes(
     return MeshBatch(vertices, faces, vertex_offsets, face_offsets, kept)
 
 
+def check_options(level: float | Tensor, index_dtype: torch.dtype) -> None:
+    """Raise unless the level and the dtype of faces are possible; a tensor's NaN is found later."""
+    if not isinstance(level, int | float | Tensor):
+        raise TypeError(
+            f"marching_cubes: level must be a number or a tensor, got {type(level).__name__}"
+        )
+    if isinstance(level, float) and math.isnan(level):
+        raise ValueError("marching_cubes: level must be a number, got nan")
+    if index_dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"marching_cubes: index_dtype must be torch.int64 or torch.int32, got {index_dtype}"
+        )
+
+
 def _unpack(
     grid: Grid | Tensor | npt.NDArray[np.floating[Any]],
 ) -> tuple[Tensor, Sequence[float], Sequence[float]]:
     if isinstance(grid, np.ndarray):
-        grid = torch.from_numpy(grid)
+        # torch takes no negative strides, and warns about memory it may not write.
+        plain = grid.flags.writeable and all(stride >= 0 for stride in grid.strides)
+        grid = torch.from_numpy(grid if plain else grid.copy())
     if isinstance(grid, Tensor):
         grid = Grid(grid)
     if not isinstance(grid, Grid):
@@ -116,8 +130,6 @@ def _levels(level: float | Tensor, values: Tensor) -> Tensor:
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     batch = values.shape[0] if values.dim() > 0 else 1
     if not isinstance(level, Tensor):
-        if level != level:
-            raise ValueError("marching_cubes: level must be a number, got nan")
         return torch.full((batch,), level, dtype=dtype, device=values.device)
     if level.dtype != dtype:
         raise ValueError(

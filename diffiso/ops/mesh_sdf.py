@@ -64,8 +64,7 @@ def mesh_sdf(
         >>> radius.grad
         tensor(1.)
     """
-    if law not in ("sdf", "implicit"):
-        raise ValueError(f'mesh_sdf: law must be "sdf" or "implicit", got {law!r}')
+    check_law(law)
     vertices = vertices.detach()
     if isinstance(field, Grid):
         return _attach_to_grid(field, vertices, law, level, vertex_offsets)
@@ -75,9 +74,16 @@ def mesh_sdf(
     return vertices - _retreat(gradient, law) * _only_gradient(value - level)[:, None]
 
 
+def check_law(law: str) -> None:
+    """Raise unless ``law`` is one of the two."""
+    if law not in ("sdf", "implicit"):
+        raise ValueError(f'mesh_sdf: law must be "sdf" or "implicit", got {law!r}')
+
+
 def value_and_gradient(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
     """Return a field's value (P,), attached to the field, and its detached gradient (P, 3).
 
+    A field that closes over nothing with a gradient gives a detached value.
     Without points the value still belongs to the field: its gradient is a zero, not nothing, so
     that distributed ranks stay in step when one of them has no surface.
     """
@@ -91,7 +97,25 @@ def value_and_gradient(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
     (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
     if gradient is None:
         raise RuntimeError("mesh_sdf: field must be differentiable in its points, got a constant")
+    if not _has_other_leaves(value, at):
+        value = value.detach()
     return (value[:0], gradient[:0]) if empty else (value, gradient)
+
+
+def _has_other_leaves(value: Tensor, points: Tensor) -> bool:
+    """Return whether anything but ``points`` would receive a gradient from ``value``."""
+    seen: set[Any] = set()
+    waiting: list[Any] = [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf is not points:
+            return True
+        waiting.extend(following for following, _ in node.next_functions)
+    return False
 
 
 def check_field_values(value: Any, points: Tensor) -> Tensor:

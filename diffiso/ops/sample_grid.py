@@ -55,7 +55,7 @@ def sample_grid(grid: Grid | Tensor, points: Tensor) -> GridSample:
         >>> diffiso.sample_grid(plane, torch.tensor([[1.5, 0.5, 0.5]]))
         GridSample(sdf=tensor([1.5000]), gradient=tensor([[1., 0., 0.]]))
     """
-    if isinstance(grid, Tensor):
+    if not isinstance(grid, Grid):
         grid = Grid(grid)
     values = grid.values
     single = values.dim() == 3
