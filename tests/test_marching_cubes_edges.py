@@ -179,3 +179,21 @@ def test_autocast_leaves_dtypes_alone():
     values = sample(sphere(0.5), (5, 5, 5), dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert marching_cubes(values).vertices.dtype == torch.float32
+
+
+def test_more_samples_than_32_bits_count():
+    """1291^3 nodes: the far corner's flat index, and its edges' ids, pass 2^31."""
+    nodes = 1291
+    values = torch.zeros(nodes, nodes, nodes, dtype=torch.float16)
+    assert values.numel() > 2**31
+    far = nodes - 3
+    values[0, 1, 1] = values[far, far, far] = -1
+    mesh = marching_cubes(values, -0.5, return_edges=True)
+    assert mesh.faces.shape == (4 + 8, 3)  # half a tip on the box's face, and a whole one
+    tip = mesh.vertices[-6:]
+    assert torch.equal(tip.mean(dim=0), torch.full((3,), float(far)))
+    assert torch.equal((tip - far).abs().sum(dim=1), torch.full((6,), 0.5))
+    node = far * (nodes * nodes + nodes + 1)
+    lower_nodes = [node - nodes * nodes, node - nodes, node - 1]  # of the edges that end at the tip
+    ids = [3 * lower + axis for axis, lower in enumerate(lower_nodes)]
+    assert sorted(mesh.edges[-6:].tolist()) == sorted(ids + [3 * node + a for a in range(3)])

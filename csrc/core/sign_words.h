@@ -145,8 +145,8 @@ struct EdgeGroup {
   int corner[2];
 };
 
-DIFFISO_HD constexpr EdgeGroup edge_group(int g) {
-  constexpr EdgeGroup groups[8] = {
+DIFFISO_HD EdgeGroup edge_group(int g) {
+  static constexpr EdgeGroup groups[8] = {
       {0, 0, 0, {0, 4}}, {0, 0, 1, {2, 6}}, {1, 0, 0, {0, 2}}, {1, 1, 0, {4, 6}},
       {2, 0, 0, {0, 1}}, {2, 0, 1, {2, 3}}, {2, 1, 0, {4, 5}}, {2, 1, 1, {6, 7}},
   };

@@ -9,8 +9,6 @@
 namespace diffiso {
 namespace {
 
-#include "cpu/marching_cubes_scalar.inl"
-
 __m256 load_eight(const float* values) {
   return _mm256_loadu_ps(values);
 }
@@ -26,29 +24,26 @@ __m256 load_eight(const BFloat16* values) {
 
 template <typename value_t, typename scalar_t>
 uint64_t pack_word(const value_t* values, scalar_t level, bool& nan) {
+  uint64_t word = 0;
+  unsigned absent = 0;
   if constexpr (sizeof(scalar_t) == 8) {
-    return pack_word_scalar<value_t, scalar_t>(values, level, nan);
+    const __m256d threshold = _mm256_set1_pd(level);
+    for (int k = 0; k < 64; k += 4) {
+      const __m256d four = _mm256_loadu_pd(values + k);
+      absent |= _mm256_movemask_pd(_mm256_cmp_pd(four, four, _CMP_UNORD_Q));
+      word |= uint64_t(_mm256_movemask_pd(_mm256_cmp_pd(four, threshold, _CMP_LT_OQ))) << k;
+    }
   } else {
     const __m256 threshold = _mm256_set1_ps(level);
-    __m256 absent = _mm256_setzero_ps();
-    uint64_t word = 0;
     for (int k = 0; k < 64; k += 8) {
       const __m256 eight = load_eight(values + k);
-      absent = _mm256_or_ps(absent, _mm256_cmp_ps(eight, eight, _CMP_UNORD_Q));
-      const int mask = _mm256_movemask_ps(_mm256_cmp_ps(eight, threshold, _CMP_LT_OQ));
-      word |= uint64_t(mask) << k;
+      absent |= _mm256_movemask_ps(_mm256_cmp_ps(eight, eight, _CMP_UNORD_Q));
+      word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(eight, threshold, _CMP_LT_OQ))) << k;
     }
-    nan |= _mm256_movemask_ps(absent) != 0;
-    return word;
   }
+  nan |= absent != 0;
+  return word;
 }
-
-int count_triangles(const CellWord& cells) {
-  return count_triangles_scalar(cells);
-}
-
-template <typename index_t>
-using FaceWriter = ScalarFaceWriter<index_t>;
 
 #include "cpu/marching_cubes_loops.inl"
 

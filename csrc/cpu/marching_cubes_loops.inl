@@ -2,9 +2,18 @@
 // Included by one file for each instruction set, which defines in an anonymous namespace before it
 //   template <value_t, scalar_t> uint64_t pack_word(const value_t* values, scalar_t level, bool&
 //   nan)
-//     the signs of 64 samples
-//   int count_triangles(const CellWord& cells)
-//   template <index_t> struct FaceWriter: writes the faces of a row, word by word.
+// the signs of 64 samples.
+
+// Asks for a word's samples two pages before their turn: hardware stops at the end of each page.
+// Past the end of the grid nothing happens.
+template <typename value_t>
+__attribute__((always_inline)) inline void prefetch_word(const value_t* values) {
+  constexpr int kAhead = 8192, kLine = 64;
+  const auto* at = reinterpret_cast<const char*>(values) + kAhead;
+  for (int line = 0; line < 64 * static_cast<int>(sizeof(value_t)); line += kLine) {
+    __builtin_prefetch(at + line);
+  }
+}
 
 template <typename value_t, typename scalar_t>
 bool pack_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
@@ -21,8 +30,10 @@ bool pack_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
     const value_t* in = values + p.grid.node(row.b, i, j, 0);
     const scalar_t level = static_cast<const scalar_t*>(p.level)[row.b];
     int64_t w = 0;
-    for (; 64 * (w + 1) <= nodes; ++w)
+    for (; 64 * (w + 1) <= nodes; ++w) {
+      prefetch_word(in + 64 * w);
       out[w] = pack_word<value_t, scalar_t>(in + 64 * w, level, nan);
+    }
     for (; w < words; ++w) {
       // A short word is packed from a copy: nothing past the row's end is read.
       const int64_t rest = nodes - 64 * w;
@@ -74,14 +85,31 @@ __attribute__((always_inline)) inline void for_mixed_words(const MarchingCubesRo
   }
 }
 
-OutputTotals count(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+int count_triangles(const CellWord& cells) {
+  const MarchingCubesTables& tables = marching_cubes_tables();
+  int count = 0;
+  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+    count += tables.triangle_count[case_of(cells, lowest_bit(active))];
+  }
+  return count;
+}
+
+// The signs as the loops below see them: without absent cells that is plain to the compiler.
+template <bool kAbsentCells>
+SignWords signs_of(const MarchingCubesRows& p) {
+  return {p.inside, kAbsentCells ? p.signs.cells : nullptr};
+}
+
+template <bool kAbsentCells>
+OutputTotals count_rows(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+  const SignWords signs = signs_of<kAbsentCells>(p);
   OutputTotals total{0, 0};
   for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
     RowCounts counts{{0, 0, 0}, 0};
     for_mixed_words(p, row, [&](int64_t w) {
-      const CellWord cells = load_cells(p.signs, p.lattice, row, w);
+      const CellWord cells = load_cells(signs, p.lattice, row, w);
       for (int axis = 0; axis < 3; ++axis) {
-        counts.edges[axis] += popcount(own_edges(p.signs, p.lattice, row, w, cells, axis));
+        counts.edges[axis] += popcount(own_edges(signs, p.lattice, row, w, cells, axis));
       }
       if (cells.active != 0) counts.faces += count_triangles(cells);
     });
@@ -90,6 +118,11 @@ OutputTotals count(const MarchingCubesRows& p, int64_t begin, int64_t end) {
     total.faces += counts.faces;
   }
   return total;
+}
+
+OutputTotals count(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+  return p.signs.cells == nullptr ? count_rows<false>(p, begin, end)
+                                  : count_rows<true>(p, begin, end);
 }
 
 // Writes the vertices of a row's crossed edges along one axis, a word at a time.
@@ -151,15 +184,16 @@ struct VertexWriter {
 // Inlined by force: GCC finds a function that only prefetches to have no effect, and drops the
 // call.
 template <typename value_t>
-__attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows& p, Row row) {
+__attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows& p,
+                                                        const SignWords& signs, Row row) {
   const int64_t r = row.index;
   if (p.rows[r].edges[0] == p.rows[r + 1].edges[0] || p.lattice.pad != 0) return;
   const value_t* here = static_cast<const value_t*>(p.values) + r * p.grid.size[2];
   const int64_t steps[3] = {p.grid.size[1] * p.grid.size[2], p.grid.size[2], 1};
   for_mixed_words(p, row, [&](int64_t w) __attribute__((always_inline)) {
-    const CellWord cells = load_cells(p.signs, p.lattice, row, w);
+    const CellWord cells = load_cells(signs, p.lattice, row, w);
     for (int axis = 0; axis < 3; ++axis) {
-      uint64_t crossed = own_edges(p.signs, p.lattice, row, w, cells, axis);
+      uint64_t crossed = own_edges(signs, p.lattice, row, w, cells, axis);
       for (; crossed != 0; crossed &= crossed - 1) {
         const value_t* lower = here + 64 * w + lowest_bit(crossed);
         __builtin_prefetch(lower);
@@ -169,13 +203,14 @@ __attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows&
   });
 }
 
-template <typename value_t, typename scalar_t>
+template <bool kAbsentCells, typename value_t, typename scalar_t>
 void emit_vertices_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+  const SignWords signs = signs_of<kAbsentCells>(p);
   constexpr int64_t kAhead = 8;  // rows: a few hundred nanoseconds of work
   Row ahead = row_at(p.lattice, std::min(begin + kAhead, p.lattice.rows() - 1));
   for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
     if (ahead.index < end) {
-      prefetch_row<value_t>(p, ahead);
+      prefetch_row<value_t>(p, signs, ahead);
       ahead = next_row(p.lattice, ahead);
     }
     if (p.rows[row.index].edges[0] == p.rows[row.index + 1].edges[0]) continue;
@@ -183,37 +218,79 @@ void emit_vertices_typed(const MarchingCubesRows& p, int64_t begin, int64_t end)
     VertexWriter<1, value_t, scalar_t> y(p, row);
     VertexWriter<2, value_t, scalar_t> z(p, row);
     for_mixed_words(p, row, [&](int64_t w) {
-      const CellWord cells = load_cells(p.signs, p.lattice, row, w);
-      x.write(w, own_edges(p.signs, p.lattice, row, w, cells, 0));
-      y.write(w, own_edges(p.signs, p.lattice, row, w, cells, 1));
-      z.write(w, own_edges(p.signs, p.lattice, row, w, cells, 2));
+      const CellWord cells = load_cells(signs, p.lattice, row, w);
+      x.write(w, own_edges(signs, p.lattice, row, w, cells, 0));
+      y.write(w, own_edges(signs, p.lattice, row, w, cells, 1));
+      z.write(w, own_edges(signs, p.lattice, row, w, cells, 2));
     });
   }
 }
 
 void emit_vertices(const MarchingCubesRows& p, int64_t begin, int64_t end) {
   dispatch_grid(p.dtype, [&]<typename value_t, typename scalar_t>() {
-    emit_vertices_typed<value_t, scalar_t>(p, begin, end);
+    if (p.signs.cells == nullptr) {
+      emit_vertices_typed<false, value_t, scalar_t>(p, begin, end);
+    } else {
+      emit_vertices_typed<true, value_t, scalar_t>(p, begin, end);
+    }
   });
 }
 
+// Faces of a row. `next_id` runs along with the words: the id of the first vertex of each group.
 template <typename index_t>
+struct FaceWriter {
+  const MarchingCubesRows& p;
+  Row row;
+  index_t* out;
+  int64_t next_id[8];
+
+  FaceWriter(const MarchingCubesRows& params, Row at) : p(params), row(at) {
+    out = static_cast<index_t*>(p.faces) + 3 * p.rows[row.index].faces;
+    for (int g = 0; g < 8; ++g) {
+      next_id[g] = p.rows[group_row(p.lattice, row, edge_group(g)).index].edges[edge_group(g).axis];
+    }
+  }
+
+  void write(const SignWords& signs, int64_t w, const CellWord& cells) {
+    const MarchingCubesTables& tables = marching_cubes_tables();
+    uint64_t crossed[8];
+    for (int g = 0; g < 8; ++g) crossed[g] = crossed_edges(signs, p.lattice, row, w, cells, g);
+    for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+      const int k = lowest_bit(active);
+      const int which = case_of(cells, k);
+      const CellEdgeIds<index_t> ids(crossed, next_id, k);
+      const int corners = 3 * tables.triangle_count[which];
+      for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
+    }
+    for (int g = 0; g < 8; ++g) next_id[g] += popcount(crossed[g]);
+  }
+};
+
+template <bool kAbsentCells, typename index_t>
 void emit_faces_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
-  auto* const faces = static_cast<index_t*>(p.faces);
+  const SignWords signs = signs_of<kAbsentCells>(p);
   for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
     const int64_t r = row.index;
     if (p.rows[r].faces == p.rows[r + 1].faces) continue;
-    FaceWriter<index_t> writer(p, row, faces + 3 * p.rows[r].faces,
-                               faces + 3 * p.rows[r + 1].faces);
-    for_mixed_words(p, row,
-                    [&](int64_t w) { writer.write(w, load_cells(p.signs, p.lattice, row, w)); });
+    FaceWriter<index_t> writer(p, row);
+    for_mixed_words(
+        p, row, [&](int64_t w) { writer.write(signs, w, load_cells(signs, p.lattice, row, w)); });
+  }
+}
+
+template <bool kAbsentCells>
+void emit_faces_indexed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+  if (p.int32_faces) {
+    emit_faces_typed<kAbsentCells, int32_t>(p, begin, end);
+  } else {
+    emit_faces_typed<kAbsentCells, int64_t>(p, begin, end);
   }
 }
 
 void emit_faces(const MarchingCubesRows& p, int64_t begin, int64_t end) {
-  if (p.int32_faces) {
-    emit_faces_typed<int32_t>(p, begin, end);
+  if (p.signs.cells == nullptr) {
+    emit_faces_indexed<false>(p, begin, end);
   } else {
-    emit_faces_typed<int64_t>(p, begin, end);
+    emit_faces_indexed<true>(p, begin, end);
   }
 }

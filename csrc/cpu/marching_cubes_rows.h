@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops of marching cubes over rows, built once for each instruction set. The arithmetic is the
-// same in all of them and so is their output; they differ in how fast they pack, count and look up.
+// same in all of them and so is their output; they differ in how they pack signs and count bits.
 #pragma once
 
 #include <algorithm>
@@ -41,9 +41,8 @@ struct RowLoops {
 
 const RowLoops& row_loops_generic();
 const RowLoops& row_loops_avx2();
-const RowLoops& row_loops_avx512();
 
-// The fastest of them that this processor runs, or the one that DIFFISO_SIMD names.
+// The fastest of them that this processor runs; DIFFISO_SIMD=generic asks for the plain one.
 const RowLoops& row_loops();
 
 }  // namespace diffiso

@@ -3,7 +3,7 @@
 
 namespace diffiso {
 
-// The instruction set of the loops that this processor gets: "generic", "avx2" or "avx512".
+// The instruction set of the loops that this processor gets: "generic" or "avx2".
 const char* simd_level();
 
 }  // namespace diffiso
