@@ -5,8 +5,9 @@ class _BuildInfo(TypedDict):
     cuda: bool
     cuda_version: str | None
     cuda_archs: list[str]
-    torch_version: str
+    built_with_torch: str
     compiler: str
+    simd: str
 
 class _MarchingCubesTables(TypedDict):
     edge: list[list[int]]

@@ -17,11 +17,12 @@ def build_info() -> dict[str, object]:
     """Return what this installation was built with and runs with.
 
     Returns:
-        `diffiso`, `python`, `torch`, `numpy`: versions in use; `torch_cuda`: the CUDA version that
-        torch was built with, or None; `built_with_torch`, `compiler`: what compiled the extension;
-        `cuda`: whether it holds CUDA kernels, and if so `cuda_version` of its own runtime,
-        `cuda_archs` (compute capabilities, such as "90", with "+PTX" where younger ones are served
-        too) and `minimum_driver` (the oldest NVIDIA driver that runs them).
+        In use: `version` of diffiso, `python_version`, `torch_version`, `numpy_version`, and
+        `torch_cuda_version`, which torch was built with, or None. Of the binary:
+        `built_with_torch`; `compiler`; `simd`, the instruction set its CPU loops take on this
+        processor; `cuda`, whether it holds CUDA kernels, and if so `cuda_version` of its own
+        runtime, `cuda_archs` (compute capabilities, such as "90", with "+PTX" where younger ones
+        are served too) and `minimum_driver`, the oldest NVIDIA driver that runs them.
 
     Example:
         >>> import diffiso
@@ -29,17 +30,14 @@ def build_info() -> dict[str, object]:
         True
     """
     built = _C.build_info()
-    version = built["cuda_version"]
+    cuda_version = built["cuda_version"]
+    generation = int(cuda_version.split(".")[0]) if cuda_version else None
     return {
-        "diffiso": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_cuda": torch.version.cuda,
-        "numpy": numpy.__version__,
-        "built_with_torch": built["torch_version"],
-        "compiler": built["compiler"],
-        "cuda": built["cuda"],
-        "cuda_version": version,
-        "cuda_archs": built["cuda_archs"],
-        "minimum_driver": MINIMUM_DRIVER.get(int(version.split(".")[0])) if version else None,
+        "version": __version__,
+        "python_version": platform.python_version(),
+        "torch_version": torch.__version__,
+        "torch_cuda_version": torch.version.cuda,
+        "numpy_version": numpy.__version__,
+        **built,
+        "minimum_driver": MINIMUM_DRIVER.get(generation) if generation else None,
     }

@@ -122,8 +122,9 @@ def ask(nvcc: Path, *arguments: str | Path) -> str:
 
 
 def host_compiler() -> list[str]:
-    """Return the flags that make nvcc use the C++ compiler named by CXX."""
-    return ["-ccbin", os.environ["CXX"]] if os.environ.get("CXX") else []
+    """Return the flags that make nvcc use the C++ compiler named by CXX, without a launcher."""
+    words = shlex.split(os.environ.get("CXX", ""))
+    return ["-ccbin", words[-1]] if words else []
 
 
 def choose_archs(toolkit: Toolkit, wanted: str) -> list[str]:

@@ -26,6 +26,7 @@ print("torch", torch.__version__, "CUDA", torch.version.cuda, "on", torch.cuda.g
 PROGRAM
 capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
 export DIFFISO_CUDA=on DIFFISO_CUDA_ARCHS=${DIFFISO_CUDA_ARCHS:-$capability}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
 failed=()
 step() {

@@ -21,7 +21,7 @@ def main() -> None:
     (sample.sdf.sum() + sample.gradient.sum()).backward()
     vertices = diffiso.marching_cubes(values.detach()).vertices
     for law in ("sdf", "implicit"):
-        diffiso.mesh_sdf(values, vertices, law=law).sum().backward()
+        diffiso.mesh_sdf(diffiso.Grid(values), vertices, law=law).sum().backward()
     torch.cuda.synchronize()
     print("gpu_smoke: every op ran")
 

@@ -34,7 +34,7 @@ inline cudaStream_t current_stream(int32_t device_index) {
   }();
   check(get_stream != nullptr, "diffiso: tensors on a GPU need a torch built with CUDA");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(get_stream(device_index, &stream));
+  TORCH_ERROR_CODE_CHECK(get_stream(device_index, &stream));
   return static_cast<cudaStream_t>(stream);
 }
 
