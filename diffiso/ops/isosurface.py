@@ -20,7 +20,7 @@ from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
 MEMORY_BUDGET = 2**30  # bytes
 
 _PROBE_POINTS = 256
-_LARGEST_CHUNK = 2**20  # points: beyond, a call's overhead is long paid
+_LARGEST_CHUNK = 2**18  # points: larger ones leave the caches and gain nothing
 
 
 def isosurface(

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks by name: one file each."""
+
+from bench import (
+    isosurface,
+    marching_cubes,
+    marching_cubes_backward,
+    mesh_sdf,
+    overhead,
+    sample_grid,
+)
+from bench.cases import Cases
+
+OPS: dict[str, Cases] = {
+    "marching_cubes": marching_cubes.cases,
+    "marching_cubes_backward": marching_cubes_backward.cases,
+    "sample_grid": sample_grid.cases,
+    "mesh_sdf": mesh_sdf.cases,
+    "isosurface": isosurface.cases,
+    "overhead": overhead.cases,
+}
+
+# Calls too short to leave a mark on memory.
+WITHOUT_MEMORY = {"overhead"}

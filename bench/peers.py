@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other people's ways to do the same, each at its fastest setting.
+
+Every function returns contenders, or none where the package is missing or runs on another device.
+Inputs are brought into the peer's form beforehand; grids are shared, not copied.
+"""
+
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.cases import Contender, Outputs, Settings
+from diffiso import reference
+
+SLOW_RUNS = 3
+
+
+class Package(NamedTuple):
+    """A package that may be there: its name to install and to import, and where it runs."""
+
+    name: str
+    module: str
+    device: str
+
+
+PACKAGES = (
+    Package("vtk", "vtkmodules.vtkFiltersCore", "cpu"),
+    Package("scikit-image", "skimage.measure", "cpu"),
+    Package("PyMCubes", "mcubes", "cpu"),
+    Package("diso", "diso", "cuda"),
+    Package("isoext", "isoext", "cuda"),
+)
+
+
+def find(module: str) -> Any:
+    """Return the module, or None."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def versions(settings: Settings) -> dict[str, str | None]:
+    """Return the version of every peer for this device, None where it is missing."""
+    return {
+        package.name: importlib.metadata.version(package.name) if find(package.module) else None
+        for package in PACKAGES
+        if package.device == settings.device.type
+    }
+
+
+def flying_edges(
+    grids: Sequence[Tensor], settings: Settings, *, backend: str = "STDThread", cast: bool = False
+) -> list[Contender]:
+    """VTK's vtkFlyingEdges3D, positions and faces only, at level 0.
+
+    Args:
+        grids: (X, Y, Z) each; VTK counts x fastest, so it sees them as (Z, Y, X).
+        backend: `STDThread`, the one with threads in VTK's wheels, or `Sequential`.
+        cast: Bring float16 grids, which VTK does not read, to float32 within the clock.
+    """
+    if not settings.on_cpu or find("vtkmodules.vtkFiltersCore") is None:
+        return []
+    from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkSMPTools
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+    from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
+
+    def image_of(grid: Tensor) -> Any:
+        image = vtkImageData()
+        image.SetDimensions(*reversed(grid.shape))
+        image.GetPointData().SetScalars(numpy_to_vtk(grid.numpy().ravel(), deep=False))
+        return image
+
+    def surface_of(image: Any) -> Any:
+        contour = vtkFlyingEdges3D()
+        contour.SetInputData(image)
+        contour.SetValue(0, 0.0)
+        contour.ComputeNormalsOff()
+        contour.ComputeGradientsOff()
+        contour.ComputeScalarsOff()
+        contour.Update()
+        return contour.GetOutput()
+
+    images = [] if cast else [image_of(grid) for grid in grids]
+
+    def run() -> list[Any]:
+        if vtkSMPTools.GetBackend() != backend:
+            vtkSMPTools.SetBackend(backend)
+            vtkSMPTools.Initialize(settings.threads)
+        if cast:
+            return [surface_of(image_of(grid.float())) for grid in grids]
+        return [surface_of(image) for image in images]
+
+    def outputs(surfaces: list[Any]) -> Outputs:
+        # The offsets of the faces are an arithmetic sequence and take no memory.
+        found = [s for s in surfaces if s.GetNumberOfPolys() > 0]
+        return {
+            "vertices": [vtk_to_numpy(s.GetPoints().GetData()) for s in found],
+            "faces": [
+                vtk_to_numpy(s.GetPolys().GetConnectivityArray()).reshape(-1, 3) for s in found
+            ],
+        }
+
+    notes = [backend] * (backend != "STDThread") + ["cast to float32"] * cast
+    name = f"VTK Flying Edges ({', '.join(notes)})" if notes else "VTK Flying Edges"
+    return [Contender(name, run, outputs)]
+
+
+def scikit_image(grid: Tensor, settings: Settings) -> list[Contender]:
+    """scikit-image's marching cubes, in the faster of its two methods; it has no threads."""
+    measure = find("skimage.measure")
+    if not settings.on_cpu or measure is None:
+        return []
+    array = grid.numpy()
+    return [
+        Contender(
+            "scikit-image",
+            lambda: measure.marching_cubes(array, 0.0, method="lorensen"),
+            lambda result: {
+                "vertices": [result[0]],
+                "faces": [result[1]],
+                "normals": [result[2]],
+                "values": [result[3]],
+            },
+            runs=SLOW_RUNS,
+        )
+    ]
+
+
+def pymcubes(grid: Tensor, settings: Settings) -> list[Contender]:
+    """PyMCubes; it has no threads."""
+    mcubes = find("mcubes")
+    if not settings.on_cpu or mcubes is None:
+        return []
+    array = grid.numpy()
+    return [
+        Contender(
+            "PyMCubes",
+            lambda: mcubes.marching_cubes(array, 0.0),
+            lambda result: {"vertices": [result[0]], "faces": [result[1]]},
+            runs=SLOW_RUNS,
+        )
+    ]
+
+
+def reference_marching_cubes(grid: Tensor, settings: Settings) -> list[Contender]:
+    """diffiso's own pure-torch reference; slow, for small grids, on the CPU."""
+    if not settings.on_cpu:
+        return []
+    level = torch.zeros(1)
+    return [
+        Contender(
+            "pure-torch reference",
+            lambda: reference.marching_cubes(grid[None], level),
+            lambda surface: {"vertices": [surface.vertices], "faces": [surface.faces]},
+            runs=SLOW_RUNS,
+        )
+    ]
+
+
+def diso(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
+    """diso's DiffMC, without a deformation; it pads the grid and hence closes surfaces."""
+    package = find("diso") if settings.device.type == "cuda" else None
+    if package is None:
+        return []
+    extract = package.DiffMC(dtype=torch.float32).to(settings.device)
+    return [
+        Contender(
+            "diso DiffMC",
+            lambda: [extract(grid, None, normalize=False) for grid in grids],
+            outputs_of_pairs,
+            through_torch=False,
+        )
+    ]
+
+
+def isoext(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
+    """isoext, in the method that closes surfaces and in the fastest."""
+    package = find("isoext") if settings.device.type == "cuda" else None
+    if package is None:
+        return []
+    held = []
+    for grid in grids:
+        held.append(package.UniformGrid(list(grid.shape)))
+        held[-1].set_values(grid)
+
+    def contender(method: str) -> Contender:
+        return Contender(
+            f"isoext ({method})",
+            lambda: [package.marching_cubes(grid, method=method) for grid in held],
+            outputs_of_pairs,
+            through_torch=False,
+        )
+
+    return [contender("nagae"), contender("lorensen")]
+
+
+def outputs_of_pairs(meshes: Sequence[tuple[Tensor, Tensor]]) -> Outputs:
+    return {"vertices": [m[0] for m in meshes], "faces": [m[1] for m in meshes]}
+
+
+def grid_sample(values: Tensor, places: Tensor, batch: int = 1) -> Tensor:
+    """Return torch's trilinear interpolation (P,) of (X, Y, Z) values.
+
+    Args:
+        places: (P, 3) in [-1, 1] over the box, in the order z, y, x.
+        batch: In how many parts to pass the points, over one grid: on the CPU torch gives each part
+            of a batch to one thread.
+    """
+    whole = values.expand(batch, 1, *values.shape)
+    parts = places.view(batch, 1, 1, -1, 3)
+    return torch.nn.functional.grid_sample(
+        whole, parts, mode="bilinear", padding_mode="border", align_corners=True
+    ).flatten()

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves: one JSON file an op, with the machine it ran on; README.md has the fields."""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import diffiso
+from bench import memory, ops, peers
+from bench.cases import Settings
+from bench.timing import Record, scratch_on_gpu, time_case
+
+
+def processor() -> str:
+    """Return the model of the CPU, or its architecture where Linux does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return " ".join(model[1].split()) if model else platform.machine()
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def environment(settings: Settings) -> Record:
+    on_gpu = not settings.on_cpu
+    gpu = torch.cuda.get_device_properties(settings.device) if on_gpu else None
+    return {
+        "diffiso": diffiso.build_info(),
+        "peers": peers.versions(settings),
+        "hardware": {
+            "processor": processor(),
+            "cores": cores(),
+            "gpu": gpu.name if gpu else None,
+            "gpu_memory_bytes": gpu.total_memory if gpu else None,
+        },
+    }
+
+
+def device_name(record: Record) -> str:
+    hardware = record["environment"]["hardware"]
+    threads = record["settings"]["threads"]
+    return hardware["gpu"] or f"{hardware['processor']}, {threads} threads"
+
+
+def path_of(record: Record, directory: Path) -> Path:
+    """Return DIRECTORY/<device>/<op>.json."""
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name(record).lower()).strip("-")
+    return directory / slug / f"{record['op']}.json"
+
+
+def write(record: Record, directory: Path) -> Path:
+    path = path_of(record, directory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read(directory: Path, names: Sequence[str]) -> list[Record]:
+    """Return the records below a directory, by device and then in the order of `names`."""
+    records = [json.loads(path.read_text()) for path in directory.rglob("*.json")]
+    wanted = [record for record in records if record["op"] in names]
+    return sorted(wanted, key=lambda record: (device_name(record), names.index(record["op"])))
+
+
+def measure(op: str, settings: Settings, about: Record, scratch: memory.Scratch) -> Record:
+    """Measure one op.
+
+    Args:
+        about: What `environment` returned.
+        scratch: What `memory.measure` returned for the CPU; empty on a GPU.
+    """
+    cases = []
+    for case in ops.OPS[op](settings):
+        record = time_case(case, settings)
+        for contender, found in zip(case.contenders, record["contenders"], strict=True):
+            size = scratch.get((op, case.name, contender.name))
+            if not settings.on_cpu and op not in ops.WITHOUT_MEMORY:
+                size = scratch_on_gpu(contender)
+            if size is not None:
+                found["scratch_bytes"] = size
+                found["scratch_bytes_per_sample"] = size / case.samples
+        cases.append(record)
+    return {
+        "op": op,
+        "settings": {
+            "device": settings.device.type,
+            "threads": settings.threads,
+            "runs": settings.runs,
+            "smoke": settings.smoke,
+        },
+        "environment": about,
+        "cases": cases,
+    }

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records as tables: plain for the console, Markdown for documents."""
+
+from collections.abc import Sequence
+
+from bench.cases import PLURAL
+from bench.results import device_name
+from bench.timing import Record
+
+UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+Row = list[str]
+
+
+def significant(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - int(f"{value:e}".partition("e")[2]))
+    return f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    scale, unit = next((pair for pair in UNITS if seconds >= pair[0]), UNITS[-1])
+    return f"{significant(seconds / scale)} {unit}"
+
+
+def size(count: int) -> str:
+    scale, unit = next(
+        (pair for pair in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= pair[0]), (1, "B")
+    )
+    return f"{significant(count / scale)} {unit}"
+
+
+def share(part: float | None) -> str:
+    return "" if part is None else f"{significant(100 * part)}%"
+
+
+def rows(case: Record) -> list[Row]:
+    """Return the case's table, with its heading; columns that nothing fills are left out."""
+    contenders = case["contenders"]
+    others = [each["median"] for each in contenders if each["kind"] == "other"]
+    heading = [
+        "contender", "median", "min to max", "time / first", "fastest other / this", "of bound",
+        f"scratch B / {case['unit']}", "vertices", "faces",
+    ]  # fmt: skip
+    table = [heading]
+    for each in contenders:
+        scratch = each["scratch_bytes_per_sample"]
+        counts = [each["outputs"].get(name) for name in ("vertices", "faces")]
+        table.append(
+            [
+                each["contender"],
+                duration(each["median"]),
+                f"{duration(each['min'])} to {duration(each['max'])}",
+                significant(each["ratio"]),
+                significant(min(others) / each["median"])
+                if others and each["kind"] == "ours"
+                else "",
+                share(each["share_of_bound"]),
+                "" if scratch is None else significant(scratch),
+                *["" if count is None else f"{count:,}" for count in counts],
+            ]
+        )
+    used = [any(row[i] for row in table[1:]) for i in range(len(heading))]
+    return [[cell for cell, keep in zip(row, used, strict=True) if keep] for row in table]
+
+
+def remarks(case: Record) -> str:
+    """One line on what a case's numbers refer to."""
+    bound = case["bound"]
+    unit = case["unit"] if case["samples"] == 1 else PLURAL[case["unit"]]
+    parts = [f"{case['samples']:,} {unit}"]
+    if case["calls"] > 1:
+        parts.append(f"mean of {case['calls']} calls a run")
+    if bound:
+        speed = size(bound["bytes"] / bound["median"])
+        parts.append(
+            f"bound: {bound['what']}, {size(bound['bytes'])} in {duration(bound['median'])} "
+            f"({speed}/s)"
+        )
+    return "; ".join(parts)
+
+
+def aligned(table: list[Row], gap: str = "  ") -> list[str]:
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return [
+        gap.join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    ]
+
+
+def console(record: Record) -> str:
+    lines = []
+    for case in record["cases"]:
+        lines += ["", f"{record['op']}: {case['case']}", remarks(case), *aligned(rows(case))]
+    return "\n".join(lines)
+
+
+def headline(record: Record) -> str:
+    settings, info = record["settings"], record["environment"]["diffiso"]
+    versions = record["environment"]["peers"]
+    found = [f"{name} {version}" for name, version in versions.items() if version]
+    missing = [name for name, version in versions.items() if not version]
+    parts = [
+        device_name(record),
+        f"diffiso {info['version']} ({info['simd']})",
+        f"torch {info['torch_version']}",
+        *found,
+        *[f"without {', '.join(missing)}"] * bool(missing),
+        f"medians of {settings['runs']} runs" if settings["runs"] > 1 else "single runs",
+    ]
+    return "; ".join(parts) + " (smoke: sizes too small to mean anything)" * settings["smoke"]
+
+
+def markdown(records: Sequence[Record]) -> str:
+    lines: list[str] = []
+    above = None
+    for record in records:
+        if headline(record) != above:
+            above = headline(record)
+            lines += [f"{above}.", ""]
+        for case in record["cases"]:
+            heading, *body = rows(case)
+            ruler = [":--", *["--:"] * (len(heading) - 1)]
+            lines += [f"**`{record['op']}`, {case['case']}**: {remarks(case)}.", ""]
+            lines += ["| " + " | ".join(row) + " |" for row in (heading, ruler, *body)]
+            lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times the contenders of a case, one after the other, round after round, in this process.
+
+Every round runs every contender once, in turn forwards and backwards through the list, so that what
+slows the machine for a while falls on all of them; the first round warms up and is not counted. The
+clock stops when the outputs are there. They are looked at, and freed before the next one runs:
+every call therefore allocates afresh, as the calls of a program would. Before each turn comes a
+short pause: OpenMP's threads spin for a few milliseconds after they have worked, and would take the
+cores from a peer that brings threads of its own.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bench.cases import Case, Contender, Outputs, Settings, outputs_of_tensors
+
+Record = dict[str, Any]
+
+PAUSE = 0.01  # seconds
+
+
+@dataclass
+class Entry:
+    """A contender, or one way over the floor, with the times it took."""
+
+    run: Callable[[], Any]
+    outputs: Callable[[Any], Outputs]
+    runs: int
+    seconds: list[float] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def times(self) -> Record:
+        return {
+            "median": statistics.median(self.seconds),
+            "min": min(self.seconds),
+            "max": max(self.seconds),
+            "runs": len(self.seconds),
+        }
+
+
+def count(outputs: Outputs) -> dict[str, int]:
+    """Touch the outputs and return how many rows of each there are."""
+    for parts in outputs.values():
+        for part in parts:
+            part.reshape(-1)[-1:].tolist()
+    return {
+        name: sum(len(part) if part.ndim else 1 for part in parts)
+        for name, parts in outputs.items()
+    }
+
+
+def bytes_of(outputs: Outputs) -> int:
+    return sum(part.nbytes for parts in outputs.values() for part in parts)
+
+
+def clock_cpu(run: Callable[[], Any], calls: int) -> tuple[float, Any]:
+    begin = time.perf_counter()
+    for _ in range(calls):
+        result = run()
+    return (time.perf_counter() - begin) / calls, result
+
+
+def clock_cuda(run: Callable[[], Any], calls: int) -> tuple[float, Any]:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(calls):
+        result = run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000 / calls, result
+
+
+def time_entries(entries: list[Entry], calls: int, settings: Settings) -> None:
+    clock = clock_cpu if settings.on_cpu else clock_cuda
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(1 + max(entry.runs for entry in entries)):
+            for entry in entries if turn % 2 == 0 else reversed(entries):
+                if turn > entry.runs:
+                    continue
+                time.sleep(PAUSE)
+                seconds, result = clock(entry.run, calls)
+                entry.counts = count(entry.outputs(result))
+                del result
+                if turn > 0:
+                    entry.seconds.append(seconds)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def time_case(case: Case, settings: Settings) -> Record:
+    """Measure a case; README.md explains the fields of the record."""
+    entries = [
+        Entry(each.run, each.outputs, min(each.runs or settings.runs, settings.runs))
+        for each in case.contenders
+    ]
+    passes = case.floor.passes() if case.floor else {}
+    over_floor = [Entry(run, outputs_of_tensors, settings.runs) for run in passes.values()]
+    time_entries(entries + over_floor, case.calls, settings)
+
+    bound: Record | None = None
+    if case.floor:
+        fastest = min((entry.times() for entry in over_floor), key=lambda times: times["median"])
+        bound = {"what": case.floor.what, "bytes": case.floor.bytes, **fastest}
+    contenders = [
+        {"contender": each.name, "kind": each.kind, **entry.times(), "outputs": entry.counts}
+        for each, entry in zip(case.contenders, entries, strict=True)
+    ]
+    for record in contenders:
+        record["ratio"] = record["median"] / contenders[0]["median"]
+        record["share_of_bound"] = bound and bound["median"] / record["median"]
+        record["scratch_bytes"] = record["scratch_bytes_per_sample"] = None
+    result = {"case": case.name, "unit": case.unit, "samples": case.samples, "calls": case.calls}
+    return {**result, "bound": bound, "contenders": contenders}
+
+
+def scratch_on_gpu(contender: Contender) -> int | None:
+    """Return the most bytes that torch's allocator held beside the outputs during a call."""
+    if not contender.through_torch:
+        return None
+    contender.run()  # libraries keep workspaces from their first call on
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = contender.run()
+    torch.cuda.synchronize()
+    growth = torch.cuda.max_memory_allocated() - before
+    return max(growth - bytes_of(contender.outputs(result)), 0)

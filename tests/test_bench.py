@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks run, compare like with like, and write what they say they write."""
+
+import json
+import re
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import fields
+import pytest
+import torch
+from conftest import assert_close
+
+from bench import cases, memory, mesh_sdf, ops, peers, results, table, timing
+from bench.__main__ import main
+from bench.cases import Case, Contender, Floor, Settings
+
+ROOT = Path(__file__).parent.parent
+SMOKE = Settings(torch.device("cpu"), threads=2, runs=1, smoke=True)
+TIMES = {"median", "min", "max", "runs"}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The records of a smoke run in a process of its own."""
+    directory = tmp_path_factory.mktemp("results")
+    command = [sys.executable, "-m", "bench", "marching_cubes", "overhead", "--smoke", "--json"]
+    finished = subprocess.run(
+        [*command, str(directory)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    records = {path.stem: json.loads(path.read_text()) for path in directory.glob("*/*.json")}
+    return directory, records, finished.stdout
+
+
+# The runner.
+
+
+def test_each_op_leaves_one_file(written):
+    _, records, printed = written
+    assert set(records) == {"marching_cubes", "overhead"}
+    assert "diffiso, int32 faces, edges" in printed
+
+
+def test_records_tell_where_they_come_from(written):
+    for op, record in written[1].items():
+        assert record["op"] == op
+        assert record["settings"].keys() == {"device", "threads", "runs", "smoke"}
+        assert record["settings"]["smoke"] is True
+        assert record["environment"].keys() == {"diffiso", "peers", "hardware"}
+        assert record["environment"]["diffiso"]["torch_version"] == torch.__version__
+        assert record["environment"]["hardware"]["processor"]
+
+
+def test_records_of_cases_are_whole(written):
+    for record in written[1].values():
+        assert record["cases"]
+        for case in record["cases"]:
+            bound, contenders = case["bound"], case["contenders"]
+            assert contenders[0]["kind"] == "ours"
+            assert contenders[0]["ratio"] == 1
+            for each in contenders:
+                assert each.keys() > TIMES
+                assert 0 < each["min"] <= each["median"] <= each["max"]
+                if bound is not None:
+                    assert bound["bytes"] > 0
+                    assert each["share_of_bound"] == bound["median"] / each["median"]
+                if each["scratch_bytes"] is not None:
+                    per_sample = each["scratch_bytes"] / case["samples"]
+                    assert each["scratch_bytes_per_sample"] == per_sample
+
+
+def test_contenders_find_the_same_surface(written):
+    for case in written[1]["marching_cubes"]["cases"]:
+        found = {each["contender"]: each["outputs"] for each in case["contenders"]}
+        assert len({outputs["vertices"] for outputs in found.values()}) == 1, found
+        assert all(("edges" in outputs) == ("edges" in name) for name, outputs in found.items())
+
+
+def test_scratch_was_measured_for_everybody(written):
+    for case in written[1]["marching_cubes"]["cases"]:
+        assert all(each["scratch_bytes"] is not None for each in case["contenders"])
+
+
+def test_markdown_comes_from_the_files(written, capsys):
+    directory, records, _ = written
+    main(["marching_cubes", "--markdown", str(directory)])
+    printed = capsys.readouterr().out
+    for case in records["marching_cubes"]["cases"]:
+        assert case["case"] in printed
+    assert "| :-- | --: |" in printed
+    assert "overhead" not in printed
+
+
+def test_list_names_every_op(capsys):
+    main(["--list"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(ops.OPS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["marching"], "OP must be one of marching_cubes, .*, got marching"),
+        (["--threads", "0"], "--threads must be positive, got 0"),
+        (["--runs", "-1"], "--runs must be positive, got -1"),
+        (["--markdown", "nowhere"], "--markdown must be a directory, got nowhere"),
+    ],
+)
+def test_bad_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
+# The clock.
+
+
+def test_contenders_alternate_and_outputs_are_freed():
+    order, alive = [], weakref.WeakSet()
+
+    class Output(torch.Tensor):
+        pass
+
+    def contender(name, runs=None):
+        def run():
+            assert not alive
+            order.append(name)
+            output = torch.zeros(3).as_subclass(Output)
+            alive.add(output)
+            return output
+
+        return Contender(name, run, kind="ours", runs=runs)
+
+    case = Case("alternation", [contender("a"), contender("b"), contender("c", runs=1)], samples=1)
+    record = timing.time_case(case, Settings(torch.device("cpu"), threads=1, runs=3))
+    assert "".join(order) == "abc" + "cba" + "ab" + "ba"
+    assert [each["runs"] for each in record["contenders"]] == [3, 3, 1]
+    assert record["bound"] is None
+
+
+def test_floor_counts_every_byte():
+    read, written = torch.zeros(5, 3, dtype=torch.float16), torch.zeros(7, dtype=torch.float64)
+    floor = Floor([read], [written])
+    assert floor.bytes == 30 + 56
+    for run in floor.passes().values():
+        assert len(run()) == 2
+
+
+def test_scratch_is_what_a_call_holds_beside_its_outputs():
+    size = 2**24
+
+    def run():
+        scratch = torch.ones(2 * size)
+        return scratch[:size] + 1
+
+    found = memory.scratch_of(Contender("double", run))
+    # The counters of a process are good to some pages a thread; the size is far above those.
+    assert found == pytest.approx(2 * size * 4, rel=0.05)
+
+
+# The table.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(1.234, "1.23 s"), (0.0123, "12.3 ms"), (4.567e-4, "457 us"), (2e-9, "2.00 ns")],
+)
+def test_durations(seconds, expected):
+    assert table.duration(seconds) == expected
+
+
+# The contenders do the same job.
+
+
+def test_fields():
+    device = torch.device("cpu")
+    near = {"rtol": 0, "atol": 1e-5}
+    expected = fields.sample(fields.sphere(0.7), (9, 9, 9), dtype=torch.float32)
+    torch.testing.assert_close(cases.sphere(9, device), expected, **near)
+    bounds = ((-7.9,) * 3, (7.9,) * 3)
+    expected = fields.sample(fields.gyroid, (9, 9, 9), *bounds, dtype=torch.float32)
+    torch.testing.assert_close(cases.gyroid(9, device), expected, **near)
+
+
+def test_without_peers_only_ours_and_the_reference_run(monkeypatch):
+    for package in peers.PACKAGES:
+        monkeypatch.setitem(sys.modules, package.module, None)
+    assert set(peers.versions(SMOKE).values()) == {None}
+    for case in ops.OPS["marching_cubes"](SMOKE):
+        others = {each.name for each in case.contenders if each.kind != "ours"}
+        assert others <= {"pure-torch reference"}
+
+
+def test_backward_contenders_agree():
+    for case in ops.OPS["marching_cubes_backward"](SMOKE):
+        gradients = {}
+        for each in case.contenders:
+            result = each.run()
+            values = result if isinstance(result, torch.Tensor) else result[0]
+            gradients[each.name] = values.flatten()
+        for gradient in gradients.values():
+            # Differences of close samples, squared: relative to the largest.
+            expected = gradients["diffiso"]
+            scale = expected.abs().max()
+            assert_close(gradient / scale, expected / scale)
+
+
+def test_sampling_contenders_agree():
+    for case in ops.OPS["sample_grid"](SMOKE):
+        first, *others = [each for each in case.contenders if each.kind != "part"]
+        ours, ours_of_points = first.run()
+        for other in others:
+            theirs, theirs_of_points = other.run()
+            if other.name.startswith("grid_sample"):  # counts z, y, x
+                theirs_of_points = theirs_of_points.flip(-1)
+            assert_close(theirs, ours)
+            assert_close(theirs_of_points, ours_of_points)
+
+
+def test_mesh_sdf_contenders_agree():
+    # With a power of two of cells torch's coordinates find the nodes again exactly, and no vertex
+    # lies on the box: at cell faces the two would choose different cells.
+    values = cases.sphere(17, torch.device("cpu"))
+    for law in mesh_sdf.LAWS:
+        case = mesh_sdf.case("sphere", values, law, 2, with_reference=True)
+        assert len(case.contenders) == 4
+        expected, *others = [each.run() for each in case.contenders]
+        for found in others:
+            assert_close(found, expected)
+
+
+def test_isosurface_contenders_agree():
+    (case,) = ops.OPS["isosurface"](SMOKE)
+    ours, theirs = [each.run() for each in case.contenders if each.kind != "part"]
+    for name in ("vertices", "faces"):
+        assert len(ours[name][0]) == len(theirs[name][0])
+    for expected, found in zip(ours["gradients"], theirs["gradients"], strict=True):
+        assert_close(found, expected)
+
+
+def test_result_files_are_named_after_the_machine():
+    hardware = {"processor": "Some CPU (R) 42", "gpu": None}
+    record = {"op": "x", "settings": {"threads": 2}, "environment": {"hardware": hardware}}
+    assert results.path_of(record, Path("d")) == Path("d/some-cpu-r-42-2-threads/x.json")
