@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns a sphere into a torus through its mesh: MeshSDF, section 4.1.
+
+An auto-decoder learns spheres and tori. Then gradient descent on one latent code, by a loss on the
+vertices of the extracted mesh, leads from the code of a sphere to a torus that was not among the
+shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffiso.ops import isosurface
+from diffiso.pipelines.measures import euler_number, surface_loss
+from diffiso.pipelines.networks import LatentDecoder
+from diffiso.run import track
+from diffiso.shapes import SphereTorus, sample_surface, spheres_and_tori
+from diffiso.types import Mesh
+
+
+@dataclass(frozen=True)
+class MorphSettings:
+    """How to learn the family and to move through it.
+
+    Attributes:
+        shapes: Spheres, and as many tori, to learn.
+        latent_size: Length of a latent code.
+        training_steps: Optimisation steps of decoder and codes.
+        points: Points per shape and training step.
+        code_penalty: Weight of the codes' squared norm.
+        start_radius: Radius of the sphere to start from (the nearest one that was learned).
+        target: Radii of ring and tube of the torus to reach.
+        steps: Gradient steps on the code.
+        learning_rate: Of these steps, Adam; falls to zero along a cosine.
+        resolution: Cells of the extraction along each axis.
+        surface_points: Points drawn on either surface for the loss.
+    """
+
+    shapes: int = 16
+    latent_size: int = 2
+    training_steps: int = 1000
+    points: int = 256
+    code_penalty: float = 1e-3
+    start_radius: float = 0.55
+    target: tuple[float, float] = (0.52, 0.21)
+    steps: int = 100
+    learning_rate: float = 0.03
+    resolution: int = 48
+    surface_points: int = 4000
+
+
+class Family(NamedTuple):
+    """A learned family of shapes."""
+
+    decoder: LatentDecoder
+    codes: Tensor  # (2 N, L), spheres first
+    shapes: list[SphereTorus]
+
+
+class MorphStep(NamedTuple):
+    """One step on the way from the sphere to the torus."""
+
+    mesh: Mesh  # detached
+    loss: float  # of Eq. 5, squared world units
+    euler_number: int
+
+
+def learn_family(settings: MorphSettings, generator: torch.Generator | None = None) -> Family:
+    """Return an auto-decoder trained on spheres and tori (DeepSDF; MeshSDF, Eq. 1).
+
+    Args:
+        settings: How to learn.
+        generator: Source of shapes, codes and points.
+    """
+    shapes = spheres_and_tori(settings.shapes, generator)
+    decoder = LatentDecoder(settings.latent_size)
+    codes = nn.Parameter(0.1 * torch.randn(len(shapes), settings.latent_size, generator=generator))
+    rates = [3e-3, 1e-2]
+    groups: list[dict[str, Any]] = [{"params": decoder.parameters()}, {"params": [codes]}]
+    optimizer = torch.optim.Adam(groups, lr=rates[0])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, settings.training_steps)
+    for _ in track(range(settings.training_steps), "learning spheres and tori"):
+        points, values = _draw(shapes, settings.points, generator)
+        error = (decoder(codes, points) - values).abs() / (values.abs() + 0.1)
+        loss = error.mean() + settings.code_penalty * codes.square().sum(dim=1).mean()
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+    return Family(decoder.requires_grad_(False), codes.detach(), shapes)
+
+
+def turn_sphere_into_torus(
+    family: Family, settings: MorphSettings, generator: torch.Generator | None = None
+) -> list[MorphStep]:
+    """Return every step of a gradient descent on the latent code, from sphere to target torus.
+
+    Args:
+        family: The learned family.
+        settings: Where to start, where to go, how fast.
+        generator: Source of the points of the surface loss.
+
+    Raises:
+        RuntimeError: If the surface vanishes on the way.
+    """
+    target = target_mesh(settings)
+    target_points = sample_surface(target, settings.surface_points, generator).points
+    code = _code_of_sphere(family, settings.start_radius).requires_grad_()
+    optimizer = torch.optim.Adam([code], settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    history = []
+    for step in track(range(settings.steps + 1), "turning a sphere into a torus"):
+        mesh = isosurface(
+            lambda points: family.decoder(code, points),
+            -1.0,
+            1.0,
+            settings.resolution,
+            dtype=torch.float32,
+        )
+        assert isinstance(mesh, Mesh)
+        if len(mesh.faces) == 0:
+            raise RuntimeError(f"turn_sphere_into_torus: the surface vanished at step {step}")
+        loss = surface_loss(mesh, target, target_points, generator)
+        still = Mesh(mesh.vertices.detach(), mesh.faces)
+        history.append(MorphStep(still, float(loss.detach()), euler_number(still)))
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+    return history
+
+
+@torch.no_grad()
+def target_mesh(settings: MorphSettings) -> Mesh:
+    """Return the mesh of the torus to reach, twice as fine as the meshes on the way."""
+    torus = SphereTorus(torch.tensor(settings.target))
+    mesh = isosurface(torus, -1.0, 1.0, 2 * settings.resolution)
+    assert isinstance(mesh, Mesh)
+    return mesh
+
+
+def _draw(
+    shapes: list[SphereTorus], count: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Return points (S, P, 3), half in the box and half near the surface, and values (S, P)."""
+    points = 2 * torch.rand(len(shapes), count, 3, generator=generator) - 1
+    wanted = points.requires_grad_()
+    values = torch.stack([shape(cloud) for shape, cloud in zip(shapes, wanted, strict=True)])
+    (normals,) = torch.autograd.grad(values.sum(), wanted)
+    move = values.detach() + 0.04 * torch.randn(len(shapes), count, generator=generator)
+    move[:, : count // 2] = 0
+    with torch.no_grad():
+        points = points.detach() - move[..., None] * normals
+        values = torch.stack([shape(cloud) for shape, cloud in zip(shapes, points, strict=True)])
+    return points, values
+
+
+def _code_of_sphere(family: Family, radius: float) -> Tensor:
+    """Return a copy of the code of the learned sphere whose radius is nearest."""
+    count = len(family.shapes) // 2
+    radii = torch.stack([shape.latent[1] for shape in family.shapes[:count]])
+    return family.codes[int((radii - radius).abs().argmin())].clone()

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from topology import euler_number, is_closed_and_oriented
+
+import diffiso
+from diffiso import io, run, shapes
+from diffiso.cli import main
+from diffiso.pipelines.extract import ExtractSettings, extract, mesh_grid
+from diffiso.pipelines.measures import surface_distance, surface_loss
+from diffiso.types import Mesh
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A closed mesh: the bunny where test data are at hand, else a procedural solid."""
+    data = os.environ.get("DIFFISO_DATA")
+    if data is not None:
+        return Path(data) / "meshes" / "bunny.obj"
+    mesh = diffiso.isosurface(shapes.gyroid_ball(), -1.0, 1.0, 48)
+    return io.save_mesh(tmp_path_factory.mktemp("mesh") / "solid.obj", mesh)
+
+
+@pytest.fixture
+def torus(tmp_path):
+    mesh = diffiso.isosurface(shapes.Torus(0.6, 0.25), -1.0, 1.0, 24)
+    return io.save_mesh(tmp_path / "torus.ply", mesh)
+
+
+@pytest.fixture
+def volume(tmp_path):
+    grid = diffiso.sample_field(
+        shapes.Sphere(6.0, (8.0, 8.0, 2.0)), 0.0, (16, 16, 10), (16, 16, 10)
+    )
+    np.save(tmp_path / "volume.npy", grid.values.numpy().astype(np.float16))
+    return tmp_path / "volume.npy"
+
+
+# Extraction.
+
+
+def test_extract_a_mesh(source, tmp_path, capsys):
+    out = tmp_path / "new" / "surface.ply"
+    assert main(["extract", str(source), "-o", str(out), "--resolution", "64"]) == 0
+    mesh = io.load_mesh(out)
+    assert is_closed_and_oriented(mesh.faces)
+    reference = io.load_mesh(source)
+    assert euler_number(mesh.faces) == euler_number(reference.faces)
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert report["metrics"]["euler_number"] == euler_number(mesh.faces)
+    assert report["metrics"]["open_edges"] == 0
+    assert max(report["metrics"]["nodes"]) == 65
+    # Linear interpolation on cells of 1/60 of the longest side: measured 6e-4 for the bunny.
+    assert report["metrics"]["distance"]["rms_share_of_side"] < 1.5e-3
+    assert report["versions"]["version"] == diffiso.__version__
+    assert report["hardware"]["cores"] == os.cpu_count()
+    assert report["settings"]["resolution"] == 64
+    with Image.open(out.with_suffix(".png")) as image:
+        assert image.size == (512, 512)
+        assert np.asarray(image).std() > 10
+    printed = capsys.readouterr().out
+    assert "closed, Euler number" in printed
+    assert "% of the longest side" in printed
+    assert str(out) in printed
+    assert sorted(p.name for p in out.parent.iterdir()) == [
+        "surface.json",
+        "surface.ply",
+        "surface.png",
+    ]
+
+
+def test_finer_grids_come_closer(torus):
+    mesh = io.load_mesh(torus)
+    shape = shapes.MeshShape(mesh)
+    distances = []
+    for resolution in (24, 48):
+        grid = mesh_grid(shape, resolution)
+        assert max(grid.values.shape) == resolution + 1
+        surface = diffiso.marching_cubes(grid)
+        distances.append(surface_distance(surface, mesh, 20_000).rms)
+    assert distances[1] < 0.6 * distances[0]
+
+
+def test_levels_grow_and_shrink(torus, tmp_path):
+    widths = []
+    for level in (-0.1, 0.0, 0.1):
+        out = tmp_path / "out.stl"
+        settings = ExtractSettings(str(torus), str(out), 32, level, picture=False)
+        result = extract(settings, say=lambda line: None)
+        assert is_closed_and_oriented(result.mesh.faces)
+        assert (result.distance is None) == (level != 0)
+        widths.append(float(result.mesh.vertices[:, 2].max()))
+    # The tube's radius is 0.25; cells are at most 0.08 wide.
+    assert widths == pytest.approx([0.15, 0.25, 0.35], abs=0.01)
+
+
+def test_extract_a_volume(volume, tmp_path, capsys):
+    out = tmp_path / "cap.glb"
+    assert main(["extract", str(volume), "-o", str(out), "--no-picture"]) == 0
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert report["metrics"]["open_edges"] > 0
+    assert "distance" not in report["metrics"]
+    assert not out.with_suffix(".png").exists()
+    assert "torch.float16" in capsys.readouterr().out
+    assert main(["extract", str(volume), "-o", str(out), "--close-boundary", "--level", "0.5"]) == 0
+    mesh = io.load_mesh(out)
+    assert is_closed_and_oriented(mesh.faces)
+    # A ball of radius 6.5 around (8, 8, 2), cut at z = 0; half precision has 2^-8 there.
+    assert float(mesh.vertices[:, 2].min()) == 0
+    assert float(mesh.vertices[:, 2].max()) == pytest.approx(8.5, abs=0.01)
+
+
+# Errors: one line, exit code 2, nothing written.
+
+
+def broken_files(folder, torus):
+    mesh = io.load_mesh(torus)
+    io.save_mesh(folder / "open.ply", Mesh(mesh.vertices, mesh.faces[5:]))
+    (folder / "text.obj").write_text("no mesh\n")
+    np.save(folder / "flat.npy", np.ones((4, 4)))
+    np.save(folder / "ones.npy", np.ones((4, 4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.obj", "-o", "out.ply"], "none.obj: mesh file not found"),
+        (["text.obj", "-o", "out.ply"], "text.obj: "),
+        (["open.ply", "-o", "out.ply"], "open.ply: an inside needs a closed surface, got"),
+        (["flat.npy", "-o", "out.ply"], "flat.npy: a volume must be (X, Y, Z)"),
+        (["ones.npy", "-o", "out.ply"], "no surface at level 0, values run from 1 to 1"),
+        (["ones.npy", "-o", "out.ply", "--resolution", "9"], "resolution is for meshes"),
+        (["torus.ply", "-o", "out.txt"], "out.txt: name must end in .ply, .obj, .glb, .stl"),
+        (["torus.ply", "-o", "torus.ply/out.ply"], "out.ply: cannot be written"),
+        (["torus.ply", "-o", "out.ply", "--resolution", "4"], "resolution: must be above 4, got 4"),
+        (["torus.ply", "-o", "out.ply", "--resolution", "99999"], "must fit the memory, got 99999"),
+        (["torus.ply", "-o", "out.ply", "--level", "-9"], "no surface at level -9"),
+    ],
+)
+def test_user_errors_are_one_line(torus, monkeypatch, capsys, arguments, message):
+    folder = torus.parent
+    broken_files(folder, torus)
+    monkeypatch.chdir(folder)
+    before = sorted(p.name for p in folder.iterdir())
+    assert main(["extract", *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("diffiso: ")
+    assert message in lines[0]
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_traceback_on_request(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        main(["extract", "none.obj", "-o", "out.ply", "--traceback"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["extract", "a.obj"],
+        ["extract", "a.obj", "-o", "b.ply", "--resolution", "0"],
+        ["extract", "a.obj", "-o", "b.ply", "--level", "nan"],
+        ["demo", "--seed", "-1"],
+        ["sculpt"],
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: diffiso" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_a_user_error(torus, monkeypatch, capsys):
+    def refuse(module):
+        raise ImportError("trimesh is missing: pip install 'diffiso[pipelines]'")
+
+    monkeypatch.setattr(io, "require", refuse)
+    assert main(["extract", str(torus), "-o", str(torus.parent / "out.ply")]) == 2
+    assert "pip install 'diffiso[pipelines]'" in capsys.readouterr().err
+
+
+# The command itself.
+
+
+def test_help_teaches():
+    command = [sys.executable, "-m", "diffiso", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "diffiso extract bunny.obj -o bunny.ply --resolution 256" in done.stdout
+    assert "diffiso demo" in done.stdout
+
+
+def test_info_is_json(capsys):
+    assert main(["info", "--threads", str(torch.get_num_threads())]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == diffiso.__version__
+
+
+# Runs.
+
+
+def test_track_yields_all_and_shows_a_bar_only_when_slow(monkeypatch, capsys):
+    assert list(run.track(range(5), "counting")) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(run.track(iter("abc"), "reading", total=3)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(run, "_PATIENCE", -1.0)
+    assert list(run.track(range(3), "working slowly")) == [0, 1, 2]
+    assert "working slowly" in capsys.readouterr().err
+
+
+def test_seeds_repeat():
+    first = (run.seed_all(3), torch.rand(4), torch.rand(4, generator=run.seed_all(3)))
+    second = (run.seed_all(3), torch.rand(4), torch.rand(4, generator=run.seed_all(3)))
+    assert torch.equal(first[1], second[1])
+    assert torch.equal(first[2], second[2])
+    with pytest.raises(ValueError, match="seed must not be negative, got -1"):
+        run.seed_all(-1)
+
+
+def test_reports_hold_settings_and_times(tmp_path):
+    @dataclasses.dataclass
+    class Settings:
+        radius: float = 0.5
+
+    report = run.Report("measure", Settings())
+    report.metrics["volume"] = 0.52
+    report.lap("work")
+    read = json.loads(report.write(tmp_path / "report.json").read_text())
+    assert read["settings"] == {"radius": 0.5}
+    assert read["metrics"] == {"volume": 0.52}
+    assert 0 <= read["seconds"]["work"] <= read["seconds"]["total"]
+    assert read["versions"]["torch_version"] == torch.__version__
+    assert read["hardware"]["threads"] == torch.get_num_threads()
+
+
+# Measures.
+
+
+def sphere_mesh(radius, resolution=32):
+    mesh = diffiso.isosurface(shapes.Sphere(radius), -1.0, 1.0, resolution)
+    return Mesh(mesh.vertices.detach(), mesh.faces)
+
+
+def test_surface_distance_has_no_floor_and_measures_offsets():
+    inner, outer = sphere_mesh(0.6), sphere_mesh(0.7)
+    same = surface_distance(inner, inner, 5000)
+    assert same.rms < 1e-7
+    apart = surface_distance(inner, outer, 5000)
+    # Chords of cells of 1/16 sag by up to (1/16)^2 / (8 * 0.6) = 8e-4.
+    assert apart.there == pytest.approx(0.1, abs=2e-3)
+    assert apart.back == pytest.approx(0.1, abs=2e-3)
+    assert apart.side == pytest.approx(1.4, abs=2e-3)
+    assert apart.worst >= apart.rms
+
+
+def test_surface_loss_pulls_vertices_to_the_target(generator):
+    inner, outer = sphere_mesh(0.6), sphere_mesh(0.7)
+    points = shapes.sample_surface(outer, 4000, generator).points
+    vertices = inner.vertices.clone().requires_grad_()
+    loss = surface_loss(Mesh(vertices, inner.faces), outer, points, generator)
+    assert float(loss.detach()) == pytest.approx(2 * 0.1**2, rel=0.05)
+    loss.backward()
+    # d/dr of 2 (0.7 - r)^2 along the normals.
+    outward = (vertices.grad * torch.nn.functional.normalize(inner.vertices, dim=1)).sum()
+    assert float(outward) == pytest.approx(-4 * 0.1, rel=0.05)
