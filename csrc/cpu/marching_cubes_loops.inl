@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Included by one file for each instruction set, which defines in an anonymous namespace before it
-//   template <value_t, scalar_t> uint64_t pack_word(const value_t* values, scalar_t level, bool&
-//   nan)
+//   template <value_t, scalar_t>
+//   uint64_t pack_word(const value_t* values, scalar_t level, bool& nan)
 // the signs of 64 samples.
 
 // Asks for a word's samples two pages before their turn: hardware stops at the end of each page.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Marching cubes on the GPU, the same steps as on the CPU and the same output, in order.
-//   pack:  a warp a row, two ballots a word of 64 samples; the only kernel that reads the whole
-//   grid count: some lanes a row, a word each; crossings by population count, faces by table scan:
-//   prefix sums over rows, then the one read-back: totals, and whether a level was NaN emit:  the
-//   same lanes a row; ranks within the row come from sums over its lanes
+//   pack:  a warp a row, two ballots a word of 64 samples; the only kernel that reads all samples
+//   count: some lanes a row, a word each; crossings by population count, faces by table
+//   scan:  prefix sums over rows, then the one read-back: totals, and whether a level was NaN
+//   emit:  the same lanes a row; ranks within the row come from sums over its lanes
 // If packing saw a NaN, two more kernels make the words of present cells; else they return at once.
 // Nothing is sorted, hashed or added with atomics: the output is the same in every run.
 // Scratch: 3/8 byte a sample, two thirds of it touched only after a NaN, and 32 bytes a row.

@@ -56,7 +56,7 @@ def test_missing_barrier_shows_in_one_order_of_the_threads() -> None:
 
 
 def test_atomics_and_block_sums(values: torch.Tensor) -> None:
-    assert ops.sum(values) == values.sum()
+    assert ops.sums(values) == (values.sum(), values.square().sum())
 
 
 def test_warp_sums(values: torch.Tensor) -> None:

@@ -63,15 +63,18 @@ __global__ void racing_reverse_kernel(Params p) {
   if (n < p.count) p.out[n] = tile[last - threadIdx.x];
 }
 
-// (1,): the sum of all values, one atomic a block.
+// (2,): the sums of all values and of their squares, one atomic each a block.
 __global__ void sum_kernel(Params p) {
-  int64_t mine = 0;
+  int64_t value = 0, square = 0;
   for (int64_t n = thread_index(); n < p.count; n += int64_t{gridDim.x} * blockDim.x) {
-    mine += p.in[n];
+    value += p.in[n];
+    square += p.in[n] * p.in[n];
   }
-  const int64_t sum = block_sum<kBlock>(mine);
-  if (threadIdx.x == 0) {
-    atomicAdd(reinterpret_cast<unsigned long long*>(p.out), static_cast<unsigned long long>(sum));
+  const int64_t sums[2] = {block_sum<kBlock>(value), block_sum<kBlock>(square)};
+  if (threadIdx.x != 0) return;
+  for (int k = 0; k < 2; ++k) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(p.out + k),
+              static_cast<unsigned long long>(sums[k]));
   }
 }
 
@@ -149,16 +152,16 @@ Tensor test_reverse(const Tensor& in, bool barrier) {
   return run(barrier ? reverse_kernel : racing_reverse_kernel, in, in.numel(), 0);
 }
 
-int64_t test_sum(const Tensor& in) {
+std::tuple<int64_t, int64_t> test_sums(const Tensor& in) {
   const CudaContext cuda(in);
-  Tensor out = cuda.scratch(sizeof(int64_t));
-  auto* sum = static_cast<int64_t*>(out.mutable_data_ptr());
-  fill_zero(sum, sizeof(int64_t), cuda.stream);
-  const Params params{in.const_data_ptr<int64_t>(), sum, in.numel(), 0};
+  int64_t result[2];
+  Tensor out = cuda.scratch(sizeof(result));
+  auto* sums = static_cast<int64_t*>(out.mutable_data_ptr());
+  fill_zero(sums, sizeof(result), cuda.stream);
+  const Params params{in.const_data_ptr<int64_t>(), sums, in.numel(), 0};
   launch(sum_kernel, dim3(3), dim3(kBlock), 0, cuda.stream, params);
-  int64_t result = 0;
-  copy_to_host(&result, sum, 1, cuda.stream);
-  return result;
+  copy_to_host(result, sums, 2, cuda.stream);
+  return {result[0], result[1]};
 }
 
 Tensor test_warp_sum(const Tensor& in) {
@@ -193,7 +196,7 @@ STABLE_TORCH_LIBRARY(simt_self_test, m) {
   m.def("ballot(Tensor values) -> Tensor");
   m.def("shuffle(Tensor values, int width) -> Tensor");
   m.def("reverse(Tensor values, bool barrier) -> Tensor");
-  m.def("sum(Tensor values) -> int");
+  m.def("sums(Tensor values) -> (int, int)");
   m.def("warp_sum(Tensor values) -> Tensor");
   m.def("fault(Tensor values, int choice) -> Tensor");
   m.def("exclusive_sum(Tensor values) -> Tensor");
@@ -205,7 +208,7 @@ STABLE_TORCH_LIBRARY_IMPL(simt_self_test, CUDA, m) {
   m.impl("ballot", TORCH_BOX(&test_ballot));
   m.impl("shuffle", TORCH_BOX(&test_shuffle));
   m.impl("reverse", TORCH_BOX(&test_reverse));
-  m.impl("sum", TORCH_BOX(&test_sum));
+  m.impl("sums", TORCH_BOX(&test_sums));
   m.impl("warp_sum", TORCH_BOX(&test_warp_sum));
   m.impl("fault", TORCH_BOX(&test_fault));
   m.impl("exclusive_sum", TORCH_BOX(&test_exclusive_sum));

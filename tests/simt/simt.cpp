@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the threads of a block in turn, and lets them go on when all that a call asks for have come.
+// Runs the warps of a block in turn, each as far as it gets by itself, and lets threads go on when
+// all that their call asks for have come.
 #include "simt.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -63,7 +65,7 @@ std::runtime_error stuck() {
   return fault(what);
 }
 
-// Releases the threads first ... first + 31 named in `lanes` if all of them wait at the same call.
+// Lets the threads of a warp that a call names go on, if all of them wait there.
 bool release_warp(int first, const Call& call) {
   uint64_t word = 0;
   for (int lane = 0; lane < kWarpSize; ++lane) {
@@ -91,14 +93,25 @@ bool release_block() {
   return true;
 }
 
-bool release() {
-  if (release_block()) return true;
-  bool any = false;
-  for (int n = 0; n < thread_count; ++n) {
-    const Thread& t = threads[n];
-    if (t.waiting && t.call.lanes != 0) any |= release_warp(n - n % kWarpSize, t.call);
+// Runs a warp until each of its threads has ended or waits for the block.
+void run_warp(int first, bool backwards) {
+  const int lanes = std::min(kWarpSize, thread_count - first);
+  bool released = true;
+  while (released) {
+    for (int n = 0; n < lanes; ++n) {
+      running = first + (backwards ? lanes - 1 - n : n);
+      Thread& t = threads[running];
+      if (t.waiting || t.fiber.finished()) continue;
+      threadIdx = t.index;
+      t.fiber.resume();
+      if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
+    }
+    released = false;
+    for (int n = first; n < first + lanes; ++n) {
+      const Thread& t = threads[n];
+      if (t.waiting && t.call.lanes != 0) released |= release_warp(first, t.call);
+    }
   }
-  return any;
 }
 
 void run_block(const std::function<void()>& body, bool backwards) {
@@ -106,19 +119,14 @@ void run_block(const std::function<void()>& body, bool backwards) {
     threads[n].waiting = false;
     threads[n].fiber.start(&body);
   }
+  const int warps = (thread_count + kWarpSize - 1) / kWarpSize;
   while (true) {
-    bool finished = true;
-    for (int n = 0; n < thread_count; ++n) {
-      running = backwards ? thread_count - 1 - n : n;
-      Thread& t = threads[running];
-      if (t.fiber.finished()) continue;
-      threadIdx = t.index;
-      if (!t.waiting) t.fiber.resume();
-      if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
-      finished &= t.fiber.finished();
+    for (int n = 0; n < warps; ++n) {
+      run_warp(kWarpSize * (backwards ? warps - 1 - n : n), backwards);
     }
-    if (finished) return;
-    if (!release()) throw stuck();
+    const auto ended = [](const Thread& t) { return t.fiber.finished(); };
+    if (std::all_of(threads.begin(), threads.begin() + thread_count, ended)) return;
+    if (!release_block()) throw stuck();
   }
 }
 

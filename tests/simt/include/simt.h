@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The words of CUDA for a C++ compiler. tests/simt/build.py puts this file in front of every source
-// (-include), and names the library's code diffiso_simt, so that its ops stand beside the real
-// ones.
+// (-include); the library's code is called diffiso_simt here, so that its ops stand beside the real
+// ones. What a test run needs is in tests/simt/run.py.
 //
 // A block's threads are fibers of one CPU thread, and blocks run one after another. Where a thread
 // asks for others (a barrier, a ballot, a shuffle) it waits until all that its call names have come
 // to the same call. It is an error, never a hang, if one of them has left the kernel or waits at
-// another call: stricter than hardware, which forgives some of this. Every second block runs its
-// threads backwards, so that a missing barrier shows in one order or the other.
+// another call: stricter than hardware, which forgives some of this. A warp runs on until it waits
+// for the block, and every second block runs its threads backwards, so that a missing barrier shows
+// in one order or the other.
 //
 // Not supported: dynamic shared memory, waiting for another block, __activemask. A __shared__ array
 // is the same memory in every block and starts with what the last one left.
