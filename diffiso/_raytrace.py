@@ -90,14 +90,34 @@ def build_scene(vertices: Array, faces: Faces, smooth: bool) -> Scene | None:
     if len(faces) == 0:
         return None
     if smooth:
-        shading = (
-            require("igl").per_corner_normals(vertices, faces, CREASE_DEGREES).reshape(-1, 3, 3)
-        )
+        shading = _corner_normals(vertices, faces)
     else:
         shading = np.repeat(normals[:, None], 3, axis=1)
     tracer = _embree_tracer if available("embreex") else _libigl_tracer
     trace, seen = tracer(vertices, faces)
     return Scene(vertices, vertices[faces], normals, shading, middle, extent, trace, seen)
+
+
+def _corner_normals(vertices: Array, faces: Faces) -> Array:
+    """Return smooth normals (F, 3, 3) of all corners that keep creases sharp.
+
+    Where all faces around a vertex meet smoothly they are weighted by their angles: on marching
+    cubes' uneven triangles that halves the error of weights by area. Near creases and narrow
+    chamfers, where both weights differ, area keeps the large faces flat.
+    """
+    igl = require("igl")
+    creased = igl.per_corner_normals(vertices, faces, CREASE_DEGREES).reshape(-1, 3, 3)
+    weights = igl.PerVertexNormalsWeightingType
+    by_area, by_angle = (
+        igl.per_vertex_normals(vertices, faces, weighting)
+        for weighting in (
+            weights.PER_VERTEX_NORMALS_WEIGHTING_TYPE_AREA,
+            weights.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE,
+        )
+    )
+    smooth = dot(by_area, by_angle) > math.cos(math.radians(12.0))
+    smooth[faces[dot(creased, by_area[faces]) < 1 - 1e-6]] = False
+    return np.asarray(np.where(smooth[faces][..., None], by_angle[faces], creased))
 
 
 def _embree_tracer(vertices: Array, faces: Faces) -> tuple[Trace, Seen]:

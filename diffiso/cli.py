@@ -9,9 +9,8 @@ import math
 import sys
 from collections.abc import Sequence
 
-import torch
-
 from diffiso.build_info import build_info
+from diffiso.run import cpu_threads
 
 _EXAMPLES = """\
 examples:
@@ -39,10 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    if given.threads is not None:
-        torch.set_num_threads(given.threads)
     try:
-        _run(given)
+        with cpu_threads(given.threads):
+            _run(given)
     except (ValueError, OSError, ImportError) as error:
         if given.traceback:
             raise
@@ -95,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--seed", type=_count, default=0, help="seed of everything drawn (0)")
-    shared.add_argument("--threads", type=_positive, help="CPU threads (torch's choice)")
+    shared.add_argument("--threads", type=_positive, help="CPU threads for torch")
     shared.add_argument("--traceback", action="store_true", help="show where an error came from")
 
     extract = commands.add_parser(
@@ -147,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--up", choices=("y", "z"), default="y", help="axis that points up in pictures (y)"
     )
+    # Its networks are small: a second thread gains little, and loses much where cores are shared.
+    demo.set_defaults(threads=1)
     demo.add_argument("--quick", action="store_true", help="coarse, in a few seconds")
 
     commands.add_parser("info", help="print versions and what was built", parents=[shared])

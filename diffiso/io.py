@@ -181,7 +181,7 @@ def save_gif(
         raise ValueError(f"save_gif: frames must be of one size and at least one, got {sizes}")
     pillow = require("PIL.Image")
     every = max(1, len(pictures) // 6)
-    colors = pillow.fromarray(np.concatenate(pictures[::every])).quantize(256)
+    colors = pillow.fromarray(np.concatenate(pictures[::every])).quantize(256, kmeans=1)
     stills = [pillow.fromarray(picture).quantize(palette=colors) for picture in pictures]
     buffer = io.BytesIO()
     stills[0].save(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -37,6 +38,24 @@ def seed_all(seed: int) -> torch.Generator:
         raise ValueError(f"seed_all: seed must not be negative, got {seed}")
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads within a `with` block; None leaves its choice.
+
+    Raises:
+        ValueError: If the count is not positive.
+    """
+    before = torch.get_num_threads()
+    if count is not None:
+        if count < 1:
+            raise ValueError(f"cpu_threads: count must be positive, got {count}")
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:

@@ -20,7 +20,7 @@ def as_vector3(name: str, value: float | Sequence[float] | Tensor) -> Vector3:
     if isinstance(value, Tensor):
         value = value.detach().tolist()
     values = [float(value)] * 3 if isinstance(value, int | float) else [float(v) for v in value]
-    if len(values) != 3 or not all(math.isfinite(v) for v in values):
+    if len(values) != 3 or not all(abs(v) < math.inf for v in values):
         raise ValueError(f"{name} must be a number or three finite numbers, got {value}")
     return values[0], values[1], values[2]
 

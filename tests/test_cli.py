@@ -203,7 +203,7 @@ def test_help_teaches():
 
 
 def test_info_is_json(capsys):
-    assert main(["info", "--threads", str(torch.get_num_threads())]) == 0
+    assert main(["info", "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == diffiso.__version__
 
 
@@ -219,6 +219,17 @@ def test_track_yields_all_and_shows_a_bar_only_when_slow(monkeypatch, capsys):
     monkeypatch.setattr(run, "_PATIENCE", -1.0)
     assert list(run.track(range(3), "working slowly")) == [0, 1, 2]
     assert "working slowly" in capsys.readouterr().err
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with run.cpu_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with run.cpu_threads(None):
+        assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="count must be positive, got 0"), run.cpu_threads(0):
+        pass
 
 
 def test_seeds_repeat():

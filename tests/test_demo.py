@@ -15,7 +15,14 @@ from diffiso.pipelines.fit import FitSettings, extract_field, fit_field
 from diffiso.pipelines.measures import surface_distance
 from diffiso.pipelines.morph import learn_family, turn_sphere_into_torus
 from diffiso.pipelines.networks import FeatureGridField, LatentDecoder
-from diffiso.run import seed_all
+from diffiso.run import cpu_threads, seed_all
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The networks are small: where cores are shared, more threads wait more than they work."""
+    with cpu_threads(1):
+        yield
 
 
 def test_demo_command(tmp_path, capsys):

@@ -340,3 +340,24 @@ def test_more_than_two_to_the_31_samples(device):
     assert mesh.vertices.mean(dim=0).tolist() == [1020.0, 1021.0, 1022.0]
     assert 3 * node + 2 in mesh.edges.tolist()
     assert is_closed_and_oriented(mesh.faces.cpu())
+
+
+def test_raw_backward_passes_nothing_to_edges_within_the_padding():
+    """Such an id is an edge of the padded lattice, but none of the grid's."""
+    zeros = torch.zeros(1, 2, 2, 2)
+    id_in_padding = torch.tensor([3 * ((1 * 4 + 3) * 4 + 3)])
+    grad, _ = torch.ops.diffiso.marching_cubes_backward(
+        torch.ones(1, 3), zeros, torch.zeros(1), id_in_padding, torch.tensor([0, 1]), SPACING, True
+    )
+    assert torch.equal(grad, zeros)
+
+
+def test_samples_too_close_to_divide_by():
+    tiny = 5e-324
+    values = torch.full((2, 2, 2), tiny, dtype=torch.float64)
+    values[0] = -tiny
+    values.requires_grad_()
+    mesh = marching_cubes(values)
+    assert mesh.vertices.isfinite().all()
+    mesh.vertices.sum().backward()
+    assert values.grad.isfinite().all()

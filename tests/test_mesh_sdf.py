@@ -190,3 +190,61 @@ def test_cuda_equals_cpu(law, dtype, generator):
 
     # A sample collects from the vertices of its eight cells.
     assert_same_on_cuda(attach, values, exact=(True,), factor=10)
+
+
+def test_second_derivatives_through_a_field_are_refused():
+    scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    point = torch.tensor([[0.25, 0.0, 0.0]], dtype=torch.float64)
+    attached = mesh_sdf(lambda p: p[:, 0] * scale**2 - 1, point, law="implicit")
+    (first,) = torch.autograd.grad(attached.sum(), scale, create_graph=True)
+    assert first.item() == pytest.approx(-0.25)  # d/dk of 1 / k^2
+    with pytest.raises(RuntimeError, match="mesh_sdf: second derivatives"):
+        first.backward()
+
+
+def test_points_stay_where_they_are_also_where_the_field_is_singular():
+    scale = torch.tensor(1.0, requires_grad=True)
+    points = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    attached = mesh_sdf(lambda p: scale * p.norm(dim=1) / p[:, 0], points)  # NaN at the origin
+    assert torch.equal(attached, points)
+
+
+def test_an_empty_surface_gives_zeros_also_where_the_field_is_singular():
+    code = torch.zeros(3, requires_grad=True)
+    empty = isosurface(lambda p: (p - code).square().sum(dim=1).sqrt() + 1, -1, 1, 4)
+    assert empty.vertices.shape == (0, 3)
+    empty.vertices.sum().backward()
+    assert torch.equal(code.grad, torch.zeros(3))
+
+
+@pytest.mark.parametrize("law", ["sdf", "implicit"])
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_field_gradients_far_from_one_keep_their_digits(law, scale):
+    """Squares of such gradients leave float32's range."""
+    offset = torch.tensor(0.5, requires_grad=True)
+    point = torch.tensor([[0.3, 0.4, 0.0]])
+    mesh_sdf(lambda p: scale * (p.norm(dim=1) - offset), point, law=law).sum().backward()
+    expected = 1.4 * (scale if law == "sdf" else 1.0)
+    assert offset.grad.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_half_precision_modules_are_evaluated_in_their_own_dtype():
+    field = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Flatten(0)).bfloat16()
+    mesh = isosurface(field, -1, 1, 8)
+    mesh.vertices.sum().backward()
+    assert mesh.vertices.dtype == torch.float32
+    assert field[0].weight.grad.dtype == torch.bfloat16
+
+
+def test_offsets_of_any_stride_and_nonsense_offsets(generator):
+    values = torch.rand(2, 4, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    points = 3 * torch.rand(6, 3, generator=generator, dtype=torch.float64)
+    plain = torch.tensor([0, 2, 6])
+    strided = torch.tensor([0, 9, 2, 9, 6])[::2]
+    grads = []
+    for offsets in (plain, strided):
+        attached = mesh_sdf(Grid(values), points, vertex_offsets=offsets)
+        grads += torch.autograd.grad(attached.sum(), values)
+    assert torch.equal(*grads)
+    with pytest.raises(RuntimeError, match="mesh_sdf: vertex_offsets must rise from 0"):
+        mesh_sdf(Grid(values), points, vertex_offsets=torch.tensor([5, 900, -3]))

@@ -105,6 +105,7 @@ inline GridShape check_marching_cubes(const Tensor& values, const Tensor& level,
   const GridShape grid = check_grid(op, values, lower, spacing);
   check_same_device(op, values, "level", level);
   check_dtype(op, "level", level, compute_dtype(dtype));
+  check(level.is_contiguous(), op, ": level must be contiguous");
   check(level.dim() == 1 && level.size(0) == grid.batch, op, ": level must be a number or (B,) = (",
         grid.batch, ",), got ", shape_of(level));
   return grid;
@@ -138,6 +139,7 @@ inline GridShape check_marching_cubes_backward(const Tensor& grad_vertices, cons
   check_dtype(op, "vertex_offsets", vertex_offsets, DType::Long);
   check(vertex_offsets.dim() == 1 && vertex_offsets.size(0) == grid.batch + 1, op,
         ": vertex_offsets must be (B + 1,), got ", shape_of(vertex_offsets));
+  check(vertex_offsets.is_contiguous(), op, ": vertex_offsets must be contiguous");
   return grid;
 }
 
@@ -177,12 +179,15 @@ inline void check_mesh_sdf(const Tensor& values, const Tensor& vertices,
   check_same_device(op, values, "vertices", vertices);
   check_same_device(op, values, "vertex_offsets", vertex_offsets);
   check_dtype(op, "vertices", vertices, values.scalar_type());
+  check(values.size(0) > 0 || vertices.size(0) == 0, op,
+        ": vertices must be empty for a batch without grids, got ", shape_of(vertices));
   check(vertices.dim() == 2 && vertices.size(1) == 3, op, ": vertices must be (V, 3), got ",
         shape_of(vertices));
   check(vertices.is_contiguous(), op, ": vertices must be contiguous");
   check_dtype(op, "vertex_offsets", vertex_offsets, DType::Long);
   check(vertex_offsets.dim() == 1 && vertex_offsets.size(0) == values.size(0) + 1, op,
         ": vertex_offsets must be (B + 1,), got ", shape_of(vertex_offsets));
+  check(vertex_offsets.is_contiguous(), op, ": vertex_offsets must be contiguous");
 }
 
 // Offsets cut the vertices into one run a grid. Where offsets lie on a GPU nobody waits to look.

@@ -54,20 +54,21 @@ struct CellEdgeIds {
 // b). An infinite end draws the crossing to the finite one; two infinite ends meet in the middle.
 DIFFISO_HD double crossing(double a, double b, double level) {
   const double range = b - a;
+  if (range == 0) return 0.5;  // a difference that was flushed to zero
   if (std::isfinite(range)) return (level - a) / range;
   if (std::isinf(a)) return std::isinf(b) ? 0.5 : 1.0;
   if (std::isinf(b)) return 0.0;
   return (0.5 * level - 0.5 * a) / (0.5 * b - 0.5 * a);  // the difference alone overflows
 }
 
-// d crossing / d (a, b, level); zero where an end is infinite.
+// d crossing / d (a, b, level); zero where an end is infinite, or the ends too close to divide by.
 struct CrossingGradient {
   double a, b, level;
 };
 
 DIFFISO_HD CrossingGradient crossing_gradient(double a, double b, double level) {
   const double range = b - a;
-  if (!std::isfinite(range)) return {0, 0, 0};
+  if (!std::isfinite(range) || !std::isfinite(1 / range)) return {0, 0, 0};
   const double t = (level - a) / range;
   return {(t - 1) / range, -t / range, 1 / range};
 }
@@ -88,6 +89,10 @@ DIFFISO_HD GridEdge grid_edge(const GridShape& grid, const Lattice& lattice, Row
   const int64_t lower = grid.node(row.b, edge.position[0], edge.position[1], edge.position[2]);
   edge.node[0] = edge.position[axis] < 0 ? -1 : lower;
   edge.node[1] = edge.position[axis] + 1 >= grid.size[axis] ? -1 : lower + step;
+  for (int other = 0; other < 3; ++other) {  // an edge between two padding nodes: never crossed
+    const int64_t at = edge.position[other];
+    if (other != axis && (at < 0 || at >= grid.size[other])) edge.node[0] = edge.node[1] = -1;
+  }
   return edge;
 }
 

@@ -25,7 +25,14 @@ DIFFISO_HD T dot(Vec3<T> a, Vec3<T> b) {
 
 template <typename T>
 DIFFISO_HD T length(Vec3<T> a) {
-  return std::sqrt(dot(a, a));
+  const T square = dot(a, a);
+  constexpr T kSmall = sizeof(T) == 8 ? T(1e-280) : T(1e-30), kLarge = T(1) / kSmall;
+  if ((square > kSmall && square < kLarge) || square != square) return std::sqrt(square);
+  // Squares that overflow or vanish: measured in units of the sum of sizes.
+  const T scale = std::abs(a.x) + std::abs(a.y) + std::abs(a.z);
+  if (scale == 0 || std::isinf(scale)) return scale;
+  const Vec3<T> unit = a / scale;
+  return scale * std::sqrt(dot(unit, unit));
 }
 
 // The n-th row of an (N, 3) array.

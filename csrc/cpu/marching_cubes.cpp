@@ -86,7 +86,7 @@ std::vector<int64_t> balanced_cuts(const MarchingCubesRows& p, OutputTotals tota
   const int64_t rows = p.lattice.rows();
   const auto work_before = [&](int64_t r) { return p.rows[r].edges[0] + p.rows[r].faces + r / 16; };
   const int64_t all = total.vertices + total.faces + rows / 16;
-  const int64_t tasks = std::clamp<int64_t>(all >> 14, 1, rows);
+  const int64_t tasks = std::clamp<int64_t>(all >> 14, 1, std::max<int64_t>(rows, 1));
   std::vector<int64_t> cuts = {0};
   for (int64_t task = 1; task < tasks; ++task) {
     int64_t low = cuts.back(), high = rows;

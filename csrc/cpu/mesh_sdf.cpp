@@ -12,6 +12,8 @@ Tensor mesh_sdf(Tensor values, Tensor vertices, Tensor vertex_offsets, std::vect
                 std::vector<double> spacing, bool) {
   check_grid("mesh_sdf", values, lower, spacing);
   check_mesh_sdf(values, vertices, vertex_offsets);
+  check_offsets("mesh_sdf", static_cast<const int64_t*>(vertex_offsets.const_data_ptr()),
+                values.size(0), vertices.size(0));
   return torch::stable::clone(vertices);
 }
 

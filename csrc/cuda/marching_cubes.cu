@@ -133,7 +133,8 @@ std::tuple<Tensor, Tensor> marching_cubes_backward(Tensor grad_vertices, Tensor 
                grid_for(count, kBlockSize), kBlockSize, 0, cuda.stream, p);
       }
     }
-    p.blocks = static_cast<int>(std::clamp<int64_t>(ceil_div(count, 8 * kBlockSize), 1, 512));
+    p.blocks =
+        static_cast<int>(std::clamp<int64_t>(ceil_div(count, grid.batch * 8 * kBlockSize), 1, 512));
     Tensor partial = empty_on(values, {grid.batch * p.blocks}, DType::Double);
     p.partial_level = static_cast<double*>(partial.mutable_data_ptr());
     const dim3 by_part(static_cast<unsigned>(grid.batch * p.blocks));

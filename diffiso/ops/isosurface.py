@@ -14,7 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffiso.ops.marching_cubes import check_options, marching_cubes
-from diffiso.ops.mesh_sdf import Field, Law, check_field_values, check_law, mesh_sdf
+from diffiso.ops.mesh_sdf import (
+    Field,
+    Law,
+    attach_to_field,
+    check_field_values,
+    check_law,
+    mesh_sdf,
+)
 from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
 
 MEMORY_BUDGET = 2**30  # bytes
@@ -101,7 +108,10 @@ def isosurface(
             field, mesh.vertices, law=law, level=level, vertex_offsets=mesh.vertex_offsets
         )
         return MeshBatch(attached, mesh.faces, mesh.vertex_offsets, mesh.face_offsets)
-    return Mesh(mesh_sdf(field, mesh.vertices, law=law, level=level), mesh.faces)
+    if isinstance(field, Grid):
+        return Mesh(mesh_sdf(field, mesh.vertices, law=law, level=level), mesh.faces)
+    points_dtype, _ = _points_like(field, lower, dtype, device)
+    return Mesh(attach_to_field(field, mesh.vertices, law, level, points_dtype), mesh.faces)
 
 
 @torch.no_grad()
@@ -182,7 +192,7 @@ def sample_field(
 def _cells(resolution: int | Sequence[int]) -> list[int]:
     try:
         each = resolution if isinstance(resolution, Iterable) else [resolution] * 3
-        cells = [operator.index(n) for n in each]
+        cells = [] if isinstance(resolution, bool) else [operator.index(n) for n in each]
     except TypeError:
         cells = []
     if len(cells) != 3 or min(cells) < 1:

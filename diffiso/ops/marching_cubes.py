@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -97,11 +98,11 @@ def marching_cubes(
 
 def check_options(level: float | Tensor, index_dtype: torch.dtype) -> None:
     """Raise unless the level and the dtype of faces are possible; a tensor's NaN is found later."""
-    if not isinstance(level, int | float | Tensor):
+    if not isinstance(level, numbers.Real | Tensor):
         raise TypeError(
             f"marching_cubes: level must be a number or a tensor, got {type(level).__name__}"
         )
-    if isinstance(level, float) and math.isnan(level):
+    if isinstance(level, numbers.Real) and math.isnan(level):
         raise ValueError("marching_cubes: level must be a number, got nan")
     if index_dtype not in (torch.int64, torch.int32):
         raise ValueError(
@@ -130,7 +131,7 @@ def _levels(level: float | Tensor, values: Tensor) -> Tensor:
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     batch = values.shape[0] if values.dim() > 0 else 1
     if not isinstance(level, Tensor):
-        return torch.full((batch,), level, dtype=dtype, device=values.device)
+        return torch.full((batch,), float(level), dtype=dtype, device=values.device)
     if level.dtype != dtype:
         raise ValueError(
             f"marching_cubes: level must be {dtype} beside {values.dtype} values, got {level.dtype}"

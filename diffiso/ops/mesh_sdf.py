@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from diffiso.ops._registration import no_double_backward
 from diffiso.types import Grid
@@ -68,10 +69,88 @@ def mesh_sdf(
     vertices = vertices.detach()
     if isinstance(field, Grid):
         return _attach_to_grid(field, vertices, law, level, vertex_offsets)
+    return attach_to_field(field, vertices, law, level, vertices.dtype)
+
+
+def attach_to_field(
+    field: Field, vertices: Tensor, law: Law, level: float | Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Return vertices attached to a callable, which is evaluated at them in ``dtype``."""
     if not torch.is_grad_enabled():
         return vertices
-    value, gradient = value_and_gradient(field, vertices)
-    return vertices - _retreat(gradient, law) * _only_gradient(value - level)[:, None]
+    if vertices.shape[0] == 0:
+        return _attach_nothing(field, vertices, level, dtype)
+    value, gradient = value_and_gradient(field, vertices.to(dtype))
+    return _attach(vertices, value - level, _retreat(gradient, law))
+
+
+def _attach(vertices: Tensor, value: Tensor, direction: Tensor) -> Tensor:
+    """Return vertices that pass gradients on to the value of f at them, by ``direction``."""
+    attached: Tensor = _Attach.apply(vertices, value, direction)
+    return attached
+
+
+class _Attach(torch.autograd.Function):
+    """Hands vertices on as they are; in the backward, f receives -dL/dv . dv (Algorithm 2)."""
+
+    @staticmethod
+    def forward(ctx: Any, vertices: Tensor, value: Tensor, direction: Tensor) -> Tensor:
+        ctx.save_for_backward(direction)
+        ctx.value_dtype = value.dtype
+        return vertices.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (direction,) = ctx.saved_tensors
+        along = (grad.detach() * direction.to(grad.dtype)).sum(dim=1)
+        pulled = (-along).to(ctx.value_dtype)
+        if torch.is_grad_enabled():  # somebody builds a graph of this backward
+            pulled = _RefuseSecond.apply(pulled.requires_grad_())
+        return grad if ctx.needs_input_grad[0] else None, pulled, None
+
+
+class _RefuseSecond(torch.autograd.Function):
+    """Makes a second derivative an error: normals are constants here, and it would be wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> NoReturn:
+        raise RuntimeError("mesh_sdf: second derivatives (double backward) are not supported")
+
+
+class _AttachNothing(torch.autograd.Function):
+    """Belongs to some leaves and gives each of them a zero."""
+
+    @staticmethod
+    def forward(ctx: Any, vertices: Tensor, *leaves: Tensor) -> Tensor:
+        ctx.save_for_backward(*leaves)
+        return vertices.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(torch.zeros_like(leaf) for leaf in ctx.saved_tensors)
+
+
+def _attach_nothing(
+    field: Field, vertices: Tensor, level: float | Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Return empty vertices that give a zero to all that the field closes over.
+
+    A zero, not nothing: distributed ranks stay in step when one of them has no surface. The field
+    is asked once, to see what it closes over, but not differentiated: it may be singular there.
+    """
+    at = vertices.new_zeros((1, 3), dtype=dtype, requires_grad=True)
+    leaves = _leaves(check_field_values(field(at), at) - level)
+    _check_differentiable(any(leaf is at for leaf in leaves))
+    others = [leaf for leaf in leaves if leaf is not at]
+    if not others:
+        return vertices
+    attached: Tensor = _AttachNothing.apply(vertices, *others)
+    return attached
 
 
 def check_law(law: str) -> None:
@@ -84,38 +163,37 @@ def value_and_gradient(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
     """Return a field's value (P,), attached to the field, and its detached gradient (P, 3).
 
     A field that closes over nothing with a gradient gives a detached value.
-    Without points the value still belongs to the field: its gradient is a zero, not nothing, so
-    that distributed ranks stay in step when one of them has no surface.
     """
-    empty = points.shape[0] == 0
-    at = points.new_zeros((1, 3)) if empty else points.detach()
-    at.requires_grad_(True)
+    at = points.detach().clone().requires_grad_(True)
     with torch.enable_grad():
         value = check_field_values(field(at), at)
-    if not value.requires_grad:
-        raise RuntimeError("mesh_sdf: field must be differentiable in its points, got a constant")
-    (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        raise RuntimeError("mesh_sdf: field must be differentiable in its points, got a constant")
-    if not _has_other_leaves(value, at):
-        value = value.detach()
-    return (value[:0], gradient[:0]) if empty else (value, gradient)
+    leaves = _leaves(value)
+    _check_differentiable(any(leaf is at for leaf in leaves))
+    (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True)
+    return value if len(leaves) > 1 else value.detach(), gradient
 
 
-def _has_other_leaves(value: Tensor, points: Tensor) -> bool:
-    """Return whether anything but ``points`` would receive a gradient from ``value``."""
-    seen: set[Any] = set()
+def _check_differentiable(depends_on_points: bool) -> None:
+    if not depends_on_points:
+        raise RuntimeError("mesh_sdf: field must be differentiable in its points, got a constant")
+
+
+def _leaves(value: Tensor) -> list[Tensor]:
+    """Return the leaves that would receive a gradient from ``value``."""
+    leaves = []
+    seen: set[Any] = {None}
     waiting: list[Any] = [value.grad_fn]
+    if value.grad_fn is None and value.requires_grad:
+        leaves.append(value)
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node in seen:
             continue
         seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and leaf is not points:
-            return True
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
         waiting.extend(following for following, _ in node.next_functions)
-    return False
+    return leaves
 
 
 def check_field_values(value: Any, points: Tensor) -> Tensor:
@@ -135,15 +213,16 @@ def check_field_values(value: Any, points: Tensor) -> Tensor:
 
 
 def _retreat(gradient: Tensor, law: Law) -> Tensor:
-    """Return where a surface point moves when the field falls by one: n or n / |grad f|."""
-    norm = gradient.norm(dim=-1, keepdim=True)
-    direction = gradient / (norm if law == "sdf" else norm * norm)
-    return torch.where(norm > 0, direction, torch.zeros_like(direction))
+    """Return where a surface point moves when the field falls by one: n or n / |grad f|.
 
-
-def _only_gradient(value: Tensor) -> Tensor:
-    """Return zeros that pass gradients on to ``value``."""
-    return value - value.detach()
+    Zero where the gradient vanishes or is not finite. Scaled first: squares overflow early.
+    """
+    largest = gradient.abs().amax(dim=-1, keepdim=True)
+    scaled = gradient / largest
+    norm = scaled.norm(dim=-1, keepdim=True)
+    direction = scaled / norm if law == "sdf" else scaled / norm / norm / largest
+    known = (largest > 0) & direction.isfinite().all(dim=-1, keepdim=True)
+    return torch.where(known, direction, torch.zeros_like(direction))
 
 
 def _attach_to_grid(
@@ -164,7 +243,7 @@ def _attach_to_grid(
     attached: Tensor = torch.ops.diffiso.mesh_sdf(
         values.contiguous(),
         vertices.contiguous(),
-        vertex_offsets,
+        vertex_offsets.contiguous(),
         list(grid.lower),
         list(grid.spacing),
         law == "implicit",
@@ -180,10 +259,8 @@ def _attach_to_grid(
         gradient[mine] = torch.ops.diffiso.sample_grid(
             values[b : b + 1].detach(), vertices[mine][None], list(grid.lower), list(grid.spacing)
         )[1][0]
-    return (
-        attached
-        + _retreat(gradient, law) * _only_gradient(level.expand(len(values))[owner])[:, None]
-    )
+    level_of = -level.expand(len(values))[owner]
+    return _attach(attached, level_of, _retreat(gradient, law))
 
 
 def _fake(
