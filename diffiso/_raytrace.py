@@ -89,10 +89,7 @@ def build_scene(vertices: Array, faces: Faces, smooth: bool) -> Scene | None:
     faces, normals = np.ascontiguousarray(faces[keep]), normals[keep] / length[keep, None]
     if len(faces) == 0:
         return None
-    if smooth:
-        shading = _corner_normals(vertices, faces)
-    else:
-        shading = np.repeat(normals[:, None], 3, axis=1)
+    shading = _corner_normals(vertices, faces) if smooth else np.repeat(normals[:, None], 3, axis=1)
     tracer = _embree_tracer if available("embreex") else _libigl_tracer
     trace, seen = tracer(vertices, faces)
     return Scene(vertices, vertices[faces], normals, shading, middle, extent, trace, seen)
