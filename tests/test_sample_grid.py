@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import assert_close, assert_same_on_cuda
 from fields import box, sample, sheared_plane, sphere
+from torch.autograd import forward_ad
 
 from diffiso import Grid, reference, sample_grid
 
@@ -370,3 +371,13 @@ def test_unit_gradient_of_a_sphere(generator):
     # A forward difference over h = 1/32 errs by h / (2 r) of the curvature along each axis.
     error = sample_grid(grid, points).gradient.norm(dim=1) - 1
     assert error.abs().max() < 3**0.5 * (1 / 32) / (2 * 0.5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of its own scripts
+def test_forward_mode_is_refused(generator):
+    values = torch.rand(3, 3, 3, generator=generator)
+    points = torch.rand(4, 3, generator=generator)
+    with forward_ad.dual_level():
+        moving = forward_ad.make_dual(points, torch.ones_like(points))
+        with pytest.raises(RuntimeError, match="sample_grid: forward-mode"):
+            sample_grid(values, moving)

@@ -245,17 +245,18 @@ def test_closest_points_and_their_barycentrics():
 
 
 def test_surface_samples_follow_area_and_vertices(generator):
-    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5], [3, 0, 5], [0, 1, 5]])
-    mesh = Mesh(vertices.requires_grad_(), torch.tensor([[0, 1, 2], [3, 4, 5]]))
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5], [3, 0, 5], [0, 1, 5]])
+    vertices = corners.double().requires_grad_()
+    mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [3, 4, 5]]))
     samples = shapes.sample_surface(mesh, 40_000, generator)
     share = (samples.faces == 1).float().mean()
     # Binomial with p = 3/4: five standard deviations.
     assert abs(float(share) - 0.75) < 5 * math.sqrt(0.75 * 0.25 / 40_000)
     first = samples.points[samples.faces == 0]
-    third = torch.tensor([1 / 3, 1 / 3, 0.0])
+    third = torch.tensor([1 / 3, 1 / 3, 0.0], dtype=torch.float64)
     assert_close(first.mean(dim=0), third, rtol=0, atol=5 * 0.24 / math.sqrt(len(first)))
     samples.points.sum().backward()
-    assert_close(vertices.grad.sum(), torch.tensor(120_000.0))
+    assert_close(vertices.grad.sum(), torch.tensor(120_000.0, dtype=torch.float64))
 
 
 # Grids and samples.

@@ -4,6 +4,8 @@
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def no_double_backward(op: str) -> None:
@@ -13,3 +15,11 @@ def no_double_backward(op: str) -> None:
         raise RuntimeError(f"{op}: second derivatives (double backward) are not supported")
 
     torch.library.register_autograd(f"diffiso::{op}_backward", refuse)
+
+
+def no_forward_mode(op: str, *tensors: Tensor) -> None:
+    """Raise where a tensor carries a tangent: torch would go on with zeros."""
+    if torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise RuntimeError(f"{op}: forward-mode derivatives are not supported, use backward")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffiso.ops._registration import no_double_backward
+from diffiso.ops._registration import no_double_backward, no_forward_mode
 from diffiso.types import Grid, Mesh, MeshBatch
 
 
@@ -78,6 +78,7 @@ def marching_cubes(
     if single:
         values = values[None]
     levels = _levels(level, values)
+    no_forward_mode("marching_cubes", values, levels)
     if gradient == "none":
         values, levels = values.detach(), levels.detach()
     attached = torch.is_grad_enabled() and (values.requires_grad or levels.requires_grad)

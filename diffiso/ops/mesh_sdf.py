@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diffiso.ops._registration import no_double_backward
+from diffiso.ops._registration import no_double_backward, no_forward_mode
 from diffiso.types import Grid
 
 Field = Callable[[Tensor], Tensor]
@@ -233,6 +233,7 @@ def _attach_to_grid(
     vertex_offsets: Tensor | None,
 ) -> Tensor:
     values = grid.values if grid.values.dim() == 4 else grid.values[None]
+    no_forward_mode("mesh_sdf", values)
     if vertex_offsets is None:
         if values.shape[0] != 1:
             raise ValueError(

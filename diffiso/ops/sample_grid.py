@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffiso.ops._registration import no_double_backward
+from diffiso.ops._registration import no_double_backward, no_forward_mode
 from diffiso.types import Grid
 
 
@@ -58,6 +58,7 @@ def sample_grid(grid: Grid | Tensor, points: Tensor) -> GridSample:
     if not isinstance(grid, Grid):
         grid = Grid(grid)
     values = grid.values
+    no_forward_mode("sample_grid", values, points)
     single = values.dim() == 3
     if single:
         values, points = values[None], points[None]
