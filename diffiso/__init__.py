@@ -14,6 +14,7 @@ from diffiso.ops import (
     mesh_sdf,
     sample_field,
     sample_grid,
+    vertex_attributes,
 )
 from diffiso.types import Grid, Mesh, MeshBatch
 
@@ -30,4 +31,5 @@ __all__ = [
     "sample_field",
     "sample_grid",
     "shapes",
+    "vertex_attributes",
 ]

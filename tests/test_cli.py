@@ -279,7 +279,7 @@ def test_surface_distance_has_no_floor_and_measures_offsets():
 
 def test_surface_loss_pulls_vertices_to_the_target(generator):
     inner, outer = sphere_mesh(0.6), sphere_mesh(0.7)
-    points = shapes.sample_surface(outer, 4000, generator).points
+    points = outer.sample(4000, generator).points
     vertices = inner.vertices.clone().requires_grad_()
     loss = surface_loss(Mesh(vertices, inner.faces), outer, points, generator)
     assert float(loss.detach()) == pytest.approx(2 * 0.1**2, rel=0.05)

@@ -103,10 +103,11 @@ def test_ops_have_a_kernel_a_fake_and_a_backward():
             assert f"{name}_backward" in names
 
 
-# Direction of imports: _C <- types <- ops <- layers, losses <- fields <- pipelines <- cli.
+# Direction of imports: _C, geometry <- types, camera <- ops <- layers, losses <- fields <- pipelines <- cli.
 
 RANKS = {
-    "_C": 0, "build_info": 1, "types": 1, "extras": 1, "reference": 2, "ops": 2, "layers": 3,
+    "_C": 0, "geometry": 0, "build_info": 1, "types": 1, "extras": 1, "camera": 1, "reference": 2,
+    "ops": 2, "proximity": 2, "layers": 3,
     "losses": 3, "fields": 4, "pipelines": 6, "cli": 7, "__main__": 8, "__init__": 9,
 }  # fmt: skip
 # Rooms beside that line: they may use ops and each other, and only pipelines and the command

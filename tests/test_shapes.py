@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import diffiso
 from diffiso import shapes
+from diffiso.proximity import closest_points
 from diffiso.types import Mesh
 
 # Each with a box that holds it; all of them signed distances in and out.
@@ -236,7 +237,7 @@ def test_open_meshes_have_no_inside():
 
 def test_closest_points_and_their_barycentrics():
     box, points = cube(), cloud(500)
-    nearest = shapes.closest_points(box, points)
+    nearest = closest_points(box, points)
     assert_close(nearest.distances, shapes.Box((0.6, 0.4, 0.3))(points).abs(), rtol=0, atol=1e-12)
     corners = box.vertices[box.faces[nearest.faces]]
     rebuilt = (corners * nearest.barycentric[..., None]).sum(dim=1)
@@ -248,7 +249,7 @@ def test_surface_samples_follow_area_and_vertices(generator):
     corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5], [3, 0, 5], [0, 1, 5]])
     vertices = corners.double().requires_grad_()
     mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [3, 4, 5]]))
-    samples = shapes.sample_surface(mesh, 40_000, generator)
+    samples = mesh.sample(40_000, generator)
     share = (samples.faces == 1).float().mean()
     # Binomial with p = 3/4: five standard deviations.
     assert abs(float(share) - 0.75) < 5 * math.sqrt(0.75 * 0.25 / 40_000)
@@ -337,8 +338,8 @@ def test_sdf_samples_crowd_around_the_surface(generator):
         ),
         (lambda: shapes.MeshShape(Mesh(cube().vertices, cube().faces + 1)), "indices from 1 to 8"),
         (
-            lambda: shapes.sample_surface(Mesh(torch.zeros(3, 3), torch.arange(3)[None]), 5),
-            "have an area",
+            lambda: Mesh(torch.zeros(3, 3), torch.arange(3)[None]).sample(5),
+            "have a finite area",
         ),
     ],
 )

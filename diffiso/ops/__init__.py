@@ -2,9 +2,17 @@
 """The ops: one file each, with the public function, its fake and its gradient."""
 
 from diffiso import _C as _C  # registers the ops
-from diffiso.ops.isosurface import isosurface, sample_field
+from diffiso.ops.isosurface import isosurface, sample_field, vertex_attributes
 from diffiso.ops.marching_cubes import marching_cubes
 from diffiso.ops.mesh_sdf import mesh_sdf
 from diffiso.ops.sample_grid import GridSample, sample_grid
 
-__all__ = ["GridSample", "isosurface", "marching_cubes", "mesh_sdf", "sample_field", "sample_grid"]
+__all__ = [
+    "GridSample",
+    "isosurface",
+    "marching_cubes",
+    "mesh_sdf",
+    "sample_field",
+    "sample_grid",
+    "vertex_attributes",
+]

@@ -22,7 +22,10 @@ from diffiso.ops.mesh_sdf import (
     check_law,
     mesh_sdf,
 )
+from diffiso.ops.sample_grid import sample_grid
 from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
+
+Attributes = Callable[[Tensor], Tensor]
 
 MEMORY_BUDGET = 2**30  # bytes
 
@@ -39,6 +42,7 @@ def isosurface(
     level: float | Tensor = 0.0,
     law: Law = "sdf",
     close_boundary: bool = False,
+    attributes: Attributes | Grid | None = None,
     index_dtype: torch.dtype = torch.int64,
     memory_budget: int = MEMORY_BUDGET,
     dtype: torch.dtype | None = None,
@@ -61,6 +65,8 @@ def isosurface(
         law: ``"sdf"`` (the paper's) or ``"implicit"`` (exact for fields whose gradient norm is not
             1).
         close_boundary: Close the solid where it leaves the box.
+        attributes: What to carry along at the vertices, such as colours: see
+            :func:`vertex_attributes`. Not for batches.
         index_dtype: dtype of the faces, ``torch.int64`` or ``torch.int32``.
         memory_budget: Bytes the field's evaluation may take at a time, beside the samples
             themselves. What one point takes is measured on a few.
@@ -104,14 +110,59 @@ def isosurface(
         grid, plain_level, close_boundary=close_boundary, index_dtype=index_dtype, gradient="none"
     )
     if isinstance(mesh, MeshBatch):
+        if attributes is not None:
+            raise ValueError("isosurface: attributes are for single grids, got a batch")
         attached = mesh_sdf(
             field, mesh.vertices, law=law, level=level, vertex_offsets=mesh.vertex_offsets
         )
         return MeshBatch(attached, mesh.faces, mesh.vertex_offsets, mesh.face_offsets)
     if isinstance(field, Grid):
-        return Mesh(mesh_sdf(field, mesh.vertices, law=law, level=level), mesh.faces)
-    points_dtype, _ = _points_like(field, lower, dtype, device)
-    return Mesh(attach_to_field(field, mesh.vertices, law, level, points_dtype), mesh.faces)
+        vertices = mesh_sdf(field, mesh.vertices, law=law, level=level)
+    else:
+        points_dtype, _ = _points_like(field, lower, dtype, device)
+        vertices = attach_to_field(field, mesh.vertices, law, level, points_dtype)
+    carried = None if attributes is None else vertex_attributes(attributes, vertices)
+    return Mesh(vertices, mesh.faces, attributes=carried)
+
+
+def vertex_attributes(attributes: Attributes | Grid, points: Tensor) -> Tensor:
+    """Return what a field or a grid of several channels holds at points, such as colours.
+
+    Differentiable in the points, and in the grid's values or whatever the field closes over.
+
+    Args:
+        attributes: A callable (P, 3) -> (P, C) or (P,) made of torch operations; or a
+            :class:`Grid` of values (C, X, Y, Z), or (X, Y, Z) for one channel, read trilinearly;
+            outside its box the value at the box's nearest point.
+        points: (P, 3), world units.
+
+    Returns:
+        (P, C).
+
+    Raises:
+        ValueError: If the callable returns another shape.
+
+    Example:
+        >>> import torch, diffiso
+        >>> ball = lambda p: p.norm(dim=1) - 0.5
+        >>> mesh = diffiso.isosurface(ball, -1, 1, 16, attributes=lambda p: (1 + p) / 2)
+        >>> mesh.attributes.shape == mesh.vertices.shape
+        True
+    """
+    if isinstance(attributes, Grid):
+        channels = attributes.values if attributes.values.dim() == 4 else attributes.values[None]
+        lower, upper = points.new_tensor(attributes.lower), points.new_tensor(attributes.upper)
+        inside = points.clamp(lower, upper).to(channels.dtype)
+        grid = Grid(channels, attributes.lower, attributes.spacing)
+        return sample_grid(grid, inside.expand(len(channels), -1, 3)).sdf.T.to(points.dtype)
+    values = attributes(points)
+    if not isinstance(values, Tensor) or values.dim() not in (1, 2) or len(values) != len(points):
+        came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(
+            f"isosurface: attributes must return (P, C) or (P,) for {len(points)} points, "
+            f"got {came}"
+        )
+    return values if values.dim() == 2 else values[:, None]
 
 
 @torch.no_grad()

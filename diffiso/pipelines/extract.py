@@ -21,9 +21,9 @@ from diffiso.io import (
     save_mesh,
 )
 from diffiso.ops import marching_cubes
-from diffiso.pipelines.measures import SurfaceDistance, euler_number, surface_distance
+from diffiso.pipelines.measures import SurfaceDistance, surface_distance
 from diffiso.run import Report, memory_bytes, seed_all
-from diffiso.shapes import MeshShape, open_edge_count, sdf_grid
+from diffiso.shapes import MeshShape, sdf_grid
 from diffiso.types import Grid, Mesh
 
 _MARGIN = 2  # cells left free around the solid
@@ -151,8 +151,8 @@ def describe(mesh: Mesh) -> dict[str, int]:
     return {
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
-        "euler_number": euler_number(mesh),
-        "open_edges": open_edge_count(mesh.numpy()[1]),
+        "euler_number": mesh.euler_number(),
+        "open_edges": mesh.open_edge_count(),
     }
 
 

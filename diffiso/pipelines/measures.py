@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffiso.shapes import closest_points, sample_surface
+from diffiso.proximity import closest_points
 from diffiso.types import Mesh
 
 
@@ -72,10 +72,10 @@ def surface_distance(
         ValueError: If a surface has no area.
     """
     there = closest_points(
-        reference, sample_surface(mesh, samples, generator).points
+        reference, mesh.sample(samples, generator).points
     ).distances.double()
     back = closest_points(
-        mesh, sample_surface(reference, samples, generator).points
+        mesh, reference.sample(samples, generator).points
     ).distances.double()
     bounds = torch.aminmax(reference.vertices.detach(), dim=0)
     longest = (bounds.max - bounds.min).max()
@@ -109,16 +109,9 @@ def surface_loss(
         ValueError: If a surface has no area.
     """
     target_points = target_points.detach()
-    points = sample_surface(mesh, len(target_points), generator).points
+    points = mesh.sample(len(target_points), generator).points
     to_target = points - closest_points(target, points).points
     nearest = closest_points(mesh, target_points)
     corners = mesh.vertices[mesh.faces[nearest.faces]]
     to_mesh = target_points - (corners * nearest.barycentric[..., None]).sum(dim=1)
     return to_target.square().sum(dim=1).mean() + to_mesh.square().sum(dim=1).mean()
-
-
-def euler_number(mesh: Mesh) -> int:
-    """Return V - E + F over used vertices: 2 for each closed part, 2 less for each handle."""
-    edges = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(dim=1).values
-    used, pairs = torch.unique(mesh.faces), torch.unique(edges, dim=0)
-    return len(used) - len(pairs) + len(mesh.faces)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from diffiso.ops import isosurface
-from diffiso.pipelines.measures import euler_number, surface_loss
+from diffiso.pipelines.measures import surface_loss
 from diffiso.pipelines.networks import LatentDecoder
 from diffiso.run import track
-from diffiso.shapes import SphereTorus, sample_surface, spheres_and_tori
+from diffiso.shapes import SphereTorus, spheres_and_tori
 from diffiso.types import Mesh
 
 
@@ -108,7 +108,7 @@ def turn_sphere_into_torus(
         RuntimeError: If the surface vanishes on the way.
     """
     target = target_mesh(settings)
-    target_points = sample_surface(target, settings.surface_points, generator).points
+    target_points = target.sample(settings.surface_points, generator).points
     code = _code_of_sphere(family, settings.start_radius).requires_grad_()
     optimizer = torch.optim.Adam([code], settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
@@ -126,7 +126,7 @@ def turn_sphere_into_torus(
             raise RuntimeError(f"turn_sphere_into_torus: the surface vanished at step {step}")
         loss = surface_loss(mesh, target, target_points, generator)
         still = Mesh(mesh.vertices.detach(), mesh.faces)
-        history.append(MorphStep(still, float(loss.detach()), euler_number(still)))
+        history.append(MorphStep(still, float(loss.detach()), still.euler_number()))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()

@@ -17,14 +17,7 @@ from diffiso.shapes.csg import (
     smooth_minimum,
 )
 from diffiso.shapes.family import SphereTorus, spheres_and_tori
-from diffiso.shapes.mesh_shape import (
-    ClosestPoints,
-    MeshShape,
-    SurfaceSamples,
-    closest_points,
-    open_edge_count,
-    sample_surface,
-)
+from diffiso.shapes.mesh_shape import MeshShape
 from diffiso.shapes.primitives import Box, Capsule, Gyroid, Sphere, Torus
 from diffiso.shapes.sampling import SdfSamples, sdf_grid, sdf_samples
 from diffiso.shapes.sculpture import gyroid_ball
@@ -32,7 +25,6 @@ from diffiso.shapes.sculpture import gyroid_ball
 __all__ = [
     "Box",
     "Capsule",
-    "ClosestPoints",
     "Difference",
     "Gyroid",
     "Intersection",
@@ -44,14 +36,10 @@ __all__ = [
     "Shell",
     "Sphere",
     "SphereTorus",
-    "SurfaceSamples",
     "Torus",
     "Union",
-    "closest_points",
     "gyroid_ball",
-    "open_edge_count",
     "rotation_matrix",
-    "sample_surface",
     "sdf_grid",
     "sdf_samples",
     "smooth_minimum",

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffiso.shapes.csg import Shape
-from diffiso.shapes.mesh_shape import MeshShape, sample_surface
+from diffiso.shapes.mesh_shape import MeshShape
 from diffiso.types import Grid, Mesh
 
 _COARSEST = 8  # stride of the first lattice, in nodes; a power of two
@@ -125,7 +125,7 @@ def sdf_samples(
     side = float((upper - lower).max())
     free = round(uniform * count)
     surface = Mesh(torch.from_numpy(shape.vertices).float(), torch.from_numpy(shape.faces))
-    points = sample_surface(surface, count - free, generator).points
+    points = surface.sample(count - free, generator).points
     widths = torch.tensor(list(deviations))[torch.arange(count - free) % len(deviations)]
     points = points + torch.randn(count - free, 3, generator=generator) * (widths * side)[:, None]
     box = (

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies near: nearest points of clouds and meshes, and which side of a mesh a point is on.
+
+None of these is differentiable: a nearest point counts as a constant, which for distances is exact
+to first order. Needs the extra `pipelines`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffiso.extras import require
+from diffiso.types import Mesh
+
+_PAIRS = 1 << 26  # distances held at a time where every pair is measured
+
+
+class Neighbors(NamedTuple):
+    """The nearest points of a cloud to each of a set of queries, nearest first.
+
+    Attributes:
+        distances: (P, k), world units.
+        indices: (P, k) int64, into the cloud.
+    """
+
+    distances: Tensor
+    indices: Tensor
+
+
+class ClosestPoints(NamedTuple):
+    """The nearest surface points of a set of queries.
+
+    Attributes:
+        points: (P, 3), world units.
+        distances: (P,), unsigned.
+        faces: (P,) int64, the face each lies on.
+        barycentric: (P, 3), weights of that face's corners.
+    """
+
+    points: Tensor
+    distances: Tensor
+    faces: Tensor
+    barycentric: Tensor
+
+
+@torch.no_grad()
+def nearest_neighbors(points: Tensor, cloud: Tensor, count: int = 1) -> Neighbors:
+    """Return the points of a cloud that are nearest to each query.
+
+    On the CPU by scipy's KD-tree, on CUDA by measuring every pair, in chunks.
+
+    Args:
+        points: (P, D) queries.
+        cloud: (N, D), on the same device.
+        count: How many neighbours of each.
+
+    Returns:
+        Distances and indices, (P, count) each, distances in the dtype of the queries.
+
+    Raises:
+        ValueError: If shapes do not fit, values are not finite, or the cloud has fewer points than
+            asked for.
+        ImportError: If the extra `pipelines` is not installed.
+
+    Example:
+        >>> cloud = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> nearest_neighbors(torch.tensor([[0.75, 0.0, 0.0]]), cloud)
+        Neighbors(distances=tensor([[0.2500]]), indices=tensor([[1]]))
+    """
+    _check_cloud("points", points)
+    _check_cloud("cloud", cloud)
+    if points.shape[1] != cloud.shape[1]:
+        raise ValueError(
+            "nearest_neighbors: points and cloud must have equal dimensions, "
+            f"got {points.shape[1]} and {cloud.shape[1]}"
+        )
+    if not 1 <= count <= len(cloud):
+        raise ValueError(
+            f"nearest_neighbors: count must be 1 to the cloud's {len(cloud)} points, got {count}"
+        )
+    if points.device.type != "cpu":
+        return _measure_all(points, cloud, count)
+    tree = require("scipy.spatial").cKDTree(cloud.double().numpy())
+    distances, indices = tree.query(points.double().numpy(), k=[*range(1, count + 1)], workers=-1)
+    return Neighbors(torch.from_numpy(distances).to(points), torch.from_numpy(indices).long())
+
+
+def _measure_all(points: Tensor, cloud: Tensor, count: int) -> Neighbors:
+    rows = max(1, _PAIRS // len(cloud))
+    parts = []
+    for part in torch.split(points, rows):
+        # The matrix product's way of distances would lose half the digits.
+        pairs = torch.cdist(part, cloud, compute_mode="donot_use_mm_for_euclid_dist")
+        parts.append(pairs.topk(count, dim=1, largest=False))
+    if not parts:
+        return Neighbors(points.new_empty(0, count), torch.empty(0, count, dtype=torch.int64))
+    return Neighbors(torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts]))
+
+
+def closest_points(mesh: Mesh, points: Tensor) -> ClosestPoints:
+    """Return the points of a mesh nearest to queries, exact to triangles.
+
+    By libigl's bounding volume hierarchy, on the CPU in float64.
+
+    Args:
+        mesh: Triangles, open or closed.
+        points: (P, 3) queries in world coordinates.
+
+    Returns:
+        Points, unsigned distances and barycentrics in the dtype and on the device of the queries.
+
+    Raises:
+        ValueError: If the mesh has no faces, vertices or queries that are not finite, or indices
+            out of range.
+        ImportError: If the extra `pipelines` is not installed.
+    """
+    vertices, faces = mesh_arrays(mesh)
+    queries = _queries("closest_points", points)
+    squared, face, nearest = require("igl").point_mesh_squared_distance(queries, vertices, faces)
+    squared, face = np.atleast_1d(squared), np.atleast_1d(face)
+    nearest = nearest.reshape(-1, 3)
+    weights = _barycentric(nearest, vertices[faces[face]])
+    return ClosestPoints(
+        torch.from_numpy(nearest).to(points),
+        torch.from_numpy(np.sqrt(np.maximum(squared, 0))).to(points),
+        torch.from_numpy(face.astype(np.int64)).to(points.device),
+        torch.from_numpy(weights).to(points),
+    )
+
+
+def winding_numbers(mesh: Mesh, points: Tensor) -> Tensor:
+    """Return how often a mesh winds around each query: about 1 inside, 0 outside.
+
+    By libigl's fast winding numbers, on the CPU in float64: off by up to some percent near the
+    surface, so compare with 1/2.
+
+    Args:
+        mesh: Triangles, wound counter-clockwise seen from outside.
+        points: (P, 3) queries in world coordinates.
+
+    Returns:
+        (P,) in the dtype and on the device of the queries.
+
+    Raises:
+        ValueError: As :func:`closest_points`.
+        ImportError: If the extra `pipelines` is not installed.
+    """
+    vertices, faces = mesh_arrays(mesh)
+    queries = _queries("winding_numbers", points)
+    numbers = require("igl").fast_winding_number(vertices, faces, queries)
+    return torch.from_numpy(np.atleast_1d(numbers)).to(points)
+
+
+def mesh_arrays(mesh: Mesh, name: str = "mesh") -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return vertices and faces that can be worked with, contiguous, as libigl wants them.
+
+    Args:
+        mesh: Triangles.
+        name: What errors call it, for example a file name.
+
+    Raises:
+        ValueError: If there are no faces, vertices are not finite, or indices are out of range.
+    """
+    given_vertices, given_faces = mesh.numpy()
+    vertices = np.ascontiguousarray(given_vertices, dtype=np.float64)
+    faces = np.ascontiguousarray(given_faces, dtype=np.int64)
+    if len(faces) == 0:
+        raise ValueError(f"{name}: mesh must have faces, got none")
+    if not np.isfinite(vertices).all():
+        bad = int((~np.isfinite(vertices)).any(axis=1).sum())
+        raise ValueError(f"{name}: vertices must be finite, got {bad} that are not")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError(
+            f"{name}: faces must index the {len(vertices)} vertices, "
+            f"got indices from {faces.min()} to {faces.max()}"
+        )
+    return vertices, faces
+
+
+def _queries(function: str, points: Tensor) -> NDArray[Any]:
+    if points.dim() != 2 or points.shape[1] != 3:
+        raise ValueError(f"{function}: points must be (P, 3), got {tuple(points.shape)}")
+    queries = np.ascontiguousarray(points.detach().to("cpu", torch.float64).numpy())
+    if not np.isfinite(queries).all():
+        raise ValueError(f"{function}: points must be finite, got NaN or infinity")
+    return queries
+
+
+def _check_cloud(name: str, cloud: Tensor) -> None:
+    if cloud.dim() != 2:
+        raise ValueError(f"nearest_neighbors: {name} must be (P, D), got {tuple(cloud.shape)}")
+    if not bool(cloud.isfinite().all()):
+        raise ValueError(f"nearest_neighbors: {name} must be finite, got NaN or infinity")
+
+
+def _barycentric(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return barycentrics of points in triangles; without area, those of the first corner."""
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    local = points - corners[:, 0]
+    a, b, c = (
+        np.einsum("ij,ij->i", x, y) for x, y in ((first, first), (first, second), (second, second))
+    )
+    d, e = np.einsum("ij,ij->i", local, first), np.einsum("ij,ij->i", local, second)
+    determinant = a * c - b * b
+    flat = determinant <= 0
+    safe = np.where(flat, 1.0, determinant)
+    v, w = np.where(flat, 0.0, (c * d - b * e) / safe), np.where(flat, 0.0, (a * e - b * d) / safe)
+    weights = np.stack([1 - v - w, v, w], axis=1).clip(0, 1)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
