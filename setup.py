@@ -100,10 +100,11 @@ def compile_kernels(toolkit: cuda_toolkit.Toolkit, archs: list[str], folder: Pat
     sources = sorted(path.relative_to(ROOT) for path in ROOT.glob("csrc/cuda/*.cu"))
     jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
     threads = max(1, jobs // max(1, len(sources)))  # of one nvcc, over architectures
-    flags = [*cuda_toolkit.compile_flags(archs, TORCH / "include"), "-lineinfo"]
-    if major_minor(toolkit.version) >= (13, 0):
-        # A quarter of the size. Drivers that an older toolkit still serves may not unpack it.
-        flags.append("--compress-mode=size")
+    flags = [
+        *cuda_toolkit.compile_flags(archs, TORCH / "include"),
+        *cuda_toolkit.compression_flags(toolkit),
+        "-lineinfo",
+    ]
     nvcc = shlex.join([str(toolkit.nvcc), *flags, "--threads", str(threads)])
     objects = {source: folder / f"{source.stem}.o" for source in sources}
     lines = [

@@ -17,9 +17,9 @@ def _fresh():
     torch.compiler.reset()
 
 
-def check_compiled(function, cases, backend="aot_eager"):
+def check_compiled(function, cases, backend="aot_eager", dynamic=None):
     """Compile once, then compare outputs and gradients with eager ones for every case."""
-    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    compiled = torch.compile(function, fullgraph=True, backend=backend, dynamic=dynamic)
     for inputs in cases:
         inputs = [x.requires_grad_() for x in inputs]
         eager, ours = function(*inputs), compiled(*inputs)
@@ -60,12 +60,53 @@ def test_marching_cubes_of_a_batch(generator):
     check_compiled(extract, [(v,) for v in grids(generator, 3, 4, 5, 6)])
 
 
+def test_level_that_changes_from_call_to_call(generator):
+    """From the second number on torch.compile holds it as a symbol."""
+    values = random_smooth(generator, (4, 5, 6))
+    extract = torch.compile(marching_cubes, fullgraph=True, backend="aot_eager")
+    for level in (0.0, 0.05, -0.05):
+        assert torch.equal(extract(values, level).vertices, marching_cubes(values, level).vertices)
+
+
 def test_sample_grid(generator):
     def sample(values, points):
         return tuple(sample_grid(Grid(values, LOWER, SPACING), points))
 
     points = 4 * torch.rand(9, 3, generator=generator, dtype=torch.float64)
     check_compiled(sample, [(v, points.clone()) for v in grids(generator, 4, 5, 6)])
+
+
+def surface_and_samples(grid, points):
+    mesh = marching_cubes(grid)
+    return mesh.vertices, mesh.faces, *sample_grid(grid, points)
+
+
+def cases_of_two_sizes(generator):
+    points = 2 * torch.rand(9, 3, generator=generator, dtype=torch.float64) - 1
+    return [(random_smooth(generator, shape), points.clone()) for shape in ((4, 5, 6), (7, 9, 8))]
+
+
+def test_grid_from_bounds_inside_the_graph(generator):
+    """Each size is compiled anew: its spacing stands in the graph as numbers."""
+
+    def extract(values, points):
+        return surface_and_samples(Grid.from_bounds(values, -1, 1), points)
+
+    check_compiled(extract, cases_of_two_sizes(generator), dynamic=True)
+
+
+def test_one_graph_for_grids_of_any_size(generator):
+    @torch.compile(fullgraph=True, backend="aot_eager", dynamic=True)
+    def extract(values, points):
+        return surface_and_samples(Grid(values, LOWER, SPACING), points)
+
+    first, second = cases_of_two_sizes(generator)
+    extract(*first)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        actual = extract(*second)
+    expected = surface_and_samples(Grid(second[0], LOWER, SPACING), second[1])
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("law", ["sdf", "implicit"])

@@ -122,13 +122,15 @@ def test_numpy_in_and_out(generator):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_numpy_arrays_of_any_layout(dtype, generator):
-    """Reversed, transposed and read-only arrays, as slices and memory maps give them."""
+    """Reversed, transposed, read-only and byte-swapped arrays, as slices and files give them."""
     array = random_ties(generator, (5, 6, 7), torch.float32).numpy().astype(dtype)
     frozen = array.copy()
     frozen.flags.writeable = False
-    for view in (array[::-1, :, ::-2], array.T, frozen, np.broadcast_to(array[:1], (4, 6, 7))):
+    swapped = array.astype(np.dtype(dtype).newbyteorder("S"))
+    strange = (array[::-1, :, ::-2], array.T, frozen, np.broadcast_to(array[:1], (4, 6, 7)))
+    for view in (*strange, swapped, swapped[::-1]):
         mesh = marching_cubes(view)
-        expected = marching_cubes(torch.tensor(view.copy()))
+        expected = marching_cubes(torch.tensor(view.astype(dtype)))
         assert torch.equal(mesh.vertices, expected.vertices)
         assert torch.equal(mesh.faces, expected.faces)
 

@@ -57,6 +57,8 @@ def test_bad_level_tensor(level, fragments):
     ("arguments", "fragments"),
     [
         ({"level": math.nan}, ("level must be a number", "got nan")),
+        ({"level": 1e300}, ("level must fit torch.float32", "torch.float32 values", "got 1e+300")),
+        ({"level": -1e39}, ("level must fit torch.float32", "got -1e+39")),
         ({"gradient": "cubic"}, ("gradient", "linear", "none", "got 'cubic'")),
         ({"index_dtype": torch.int16}, ("index_dtype", "int32", "int64", "got torch.int16")),
     ],

@@ -16,9 +16,10 @@ from pathlib import Path
 # torch that is installed already; asked for one by one, they are of any, and do not compile.
 PIP_INSTALL = 'pip install "cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]"'
 
-# Machine code for each generation in use, from Turing to Blackwell; it also runs on younger
-# processors of the same major number (86 on 89, 100 on 103, 120 on 121). PTX of the newest is added
-# for processors to come. Each costs about three seconds and 0.6 MB a file.
+# Machine code for each generation in use, from Turing to Blackwell (100 and 120, which nvcc knows
+# from CUDA 12.8 on); it also runs on younger processors of the same major number (86 on 89, 100 on
+# 103, 120 on 121). PTX of the newest is added for processors to come. Each costs about three
+# seconds and 0.6 MB a file.
 DEFAULT_ARCHS = (75, 80, 86, 90, 100, 120)
 
 # What every kernel is compiled with. No contraction, on the device or in host code: a fused
@@ -55,6 +56,13 @@ class Toolkit:
     runtime: Path
 
 
+def pip_folders(pattern: str) -> list[Path]:
+    """Return what pip's packages of NVIDIA hold under a pattern, newest generation first."""
+    nvidia = importlib.util.find_spec("nvidia")
+    folders = nvidia.submodule_search_locations or () if nvidia else ()
+    return [path for folder in folders for path in sorted(Path(folder).glob(pattern), reverse=True)]
+
+
 def nvcc_candidates() -> Iterator[Path]:
     """Yield where nvcc may be: the user's word, the path, pip's packages, the usual place."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
@@ -62,9 +70,7 @@ def nvcc_candidates() -> Iterator[Path]:
             yield Path(home) / "bin" / "nvcc"
     if on_path := shutil.which("nvcc"):
         yield Path(on_path)
-    nvidia = importlib.util.find_spec("nvidia")
-    for folder in nvidia.submodule_search_locations or () if nvidia else ():
-        yield from sorted(Path(folder).glob("cu*/bin/nvcc"), reverse=True)
+    yield from pip_folders("cu*/bin/nvcc")
     yield Path("/usr/local/cuda/bin/nvcc")
 
 
@@ -77,16 +83,31 @@ def find_toolkit() -> Toolkit:
     """
     nvcc = next((path for path in nvcc_candidates() if path.is_file()), None)
     if nvcc is None:
+        if pip_folders("cuda_nvcc"):  # ptxas and headers without nvcc itself
+            raise NoToolkitError(
+                "no nvcc found: pip's packages of CUDA 12 hold none; install a CUDA toolkit from "
+                "NVIDIA or the distribution, and name its folder in CUDA_HOME"
+            )
         raise NoToolkitError(f"no nvcc found; install a CUDA toolkit, or: {PIP_INSTALL}")
     version = re.search(r"\bV([\d.]+)", ask(nvcc, "--version"))
-    if version is None or int(version[1].split(".")[0]) < 12:
-        raise ToolkitError(f"{nvcc} must be of CUDA 12 or newer, for C++20")
+    if version is None:
+        raise ToolkitError(f"{nvcc} does not tell its version")
+    if generation(version[1]) < 12:
+        raise ToolkitError(
+            f"{nvcc} must be of CUDA 12 or newer, for C++20, got {version[1]}; name a newer "
+            f"toolkit's folder in CUDA_HOME, or: {PIP_INSTALL}"
+        )
     codes = re.findall(r"sm_(\d+)\b", ask(nvcc, "--list-gpu-code"))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cu"
         source.write_text(PROBE)
         ask(nvcc, *FLAGS, *host_compiler(), "-c", source, "-o", source.with_suffix(".o"))
     return Toolkit(nvcc, version[1], tuple(sorted(map(int, codes))), static_runtime(nvcc))
+
+
+def generation(version: str) -> int:
+    """Return the first number of a version: drivers serve all toolkits that share it."""
+    return int(version.split(".")[0])
 
 
 def static_runtime(nvcc: Path) -> Path:
@@ -164,6 +185,14 @@ def arch_flags(archs: list[str]) -> list[str]:
         if name != arch:
             flags.append(f"-gencode=arch=compute_{arch},code=compute_{arch}")
     return flags
+
+
+def compression_flags(toolkit: Toolkit) -> list[str]:
+    """Return nvcc's flags that shrink machine code to a third (CUDA 12) or a quarter (CUDA 13)."""
+    if generation(toolkit.version) >= 13:
+        return ["--compress-mode=size"]
+    # nvcc knows that mode from 12.8 on, but drivers that CUDA 12 still serves may not unpack it.
+    return ["-Xfatbin=-compress-all"]
 
 
 def compile_flags(archs: list[str], torch_include: Path) -> list[str]:

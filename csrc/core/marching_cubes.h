@@ -50,6 +50,31 @@ struct CellEdgeIds {
   }
 };
 
+DIFFISO_HD int count_triangles(const CellWord& cells) {
+  const MarchingCubesTables& tables = marching_cubes_tables();
+  int count = 0;
+  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+    count += tables.triangle_count[case_of(cells, lowest_bit(active))];
+  }
+  return count;
+}
+
+// Writes the faces of one word's cells at `out`; returns where the next word's go. `crossed` and
+// `begin` are as for CellEdgeIds.
+template <typename index_t>
+DIFFISO_HD index_t* write_faces(const CellWord& cells, const uint64_t crossed[8],
+                                const int64_t begin[8], index_t* out) {
+  const MarchingCubesTables& tables = marching_cubes_tables();
+  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+    const int k = lowest_bit(active);
+    const int which = case_of(cells, k);
+    const CellEdgeIds<index_t> ids(crossed, begin, k);
+    const int corners = 3 * tables.triangle_count[which];
+    for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
+  }
+  return out;
+}
+
 // Where the surface crosses an edge, from 0 at the lower node (value a) to 1 at the upper (value
 // b). An infinite end draws the crossing to the finite one; two infinite ends meet in the middle.
 DIFFISO_HD double crossing(double a, double b, double level) {

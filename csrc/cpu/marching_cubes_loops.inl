@@ -85,15 +85,6 @@ __attribute__((always_inline)) inline void for_mixed_words(const MarchingCubesRo
   }
 }
 
-int count_triangles(const CellWord& cells) {
-  const MarchingCubesTables& tables = marching_cubes_tables();
-  int count = 0;
-  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
-    count += tables.triangle_count[case_of(cells, lowest_bit(active))];
-  }
-  return count;
-}
-
 // The signs as the loops below see them: without absent cells that is plain to the compiler.
 template <bool kAbsentCells>
 SignWords signs_of(const MarchingCubesRows& p) {
@@ -252,16 +243,9 @@ struct FaceWriter {
   }
 
   void write(const SignWords& signs, int64_t w, const CellWord& cells) {
-    const MarchingCubesTables& tables = marching_cubes_tables();
     uint64_t crossed[8];
     for (int g = 0; g < 8; ++g) crossed[g] = crossed_edges(signs, p.lattice, row, w, cells, g);
-    for (uint64_t active = cells.active; active != 0; active &= active - 1) {
-      const int k = lowest_bit(active);
-      const int which = case_of(cells, k);
-      const CellEdgeIds<index_t> ids(crossed, next_id, k);
-      const int corners = 3 * tables.triangle_count[which];
-      for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
-    }
+    out = write_faces(cells, crossed, next_id, out);
     for (int g = 0; g < 8; ++g) next_id[g] += popcount(crossed[g]);
   }
 };

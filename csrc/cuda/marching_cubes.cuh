@@ -130,14 +130,6 @@ __global__ void __launch_bounds__(kBlockSize) marching_cubes_cells_kernel(Params
   }
 }
 
-__device__ inline int64_t count_triangles(const CellWord& cells) {
-  int64_t count = 0;
-  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
-    count += marching_cubes_tables().triangle_count[case_of(cells, lowest_bit(active))];
-  }
-  return count;
-}
-
 template <typename Params>
 __global__ void __launch_bounds__(kBlockSize) marching_cubes_count_kernel(Params p) {
   const RowSteps<Params> at(p);
@@ -218,20 +210,6 @@ __global__ void __launch_bounds__(kBlockSize)
   }
 }
 
-// Writes the faces of one word's cells at `out`.
-template <typename index_t>
-__device__ void emit_cells(const CellWord& cells, const uint64_t crossed[8], const int64_t begin[8],
-                           index_t* out) {
-  const MarchingCubesTables& tables = marching_cubes_tables();
-  for (uint64_t left = cells.active; left != 0; left &= left - 1) {
-    const int k = lowest_bit(left);
-    const int which = case_of(cells, k);
-    const CellEdgeIds<index_t> ids(crossed, begin, k);
-    const int corners = 3 * tables.triangle_count[which];
-    for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
-  }
-}
-
 template <typename index_t, typename Params>
 __global__ void __launch_bounds__(kBlockSize) marching_cubes_faces_kernel(Params p) {
   const RowSteps<Params> at(p);
@@ -258,7 +236,7 @@ __global__ void __launch_bounds__(kBlockSize) marching_cubes_faces_kernel(Params
         begin[g] = rank_in_row(popcount(crossed[g]), p.lanes, next_id[g]);
       }
       const int64_t face = rank_in_row(count_triangles(cells), p.lanes, next_face);
-      emit_cells(cells, crossed, begin, static_cast<index_t*>(p.faces) + 3 * face);
+      write_faces(cells, crossed, begin, static_cast<index_t*>(p.faces) + 3 * face);
     }
   }
 }

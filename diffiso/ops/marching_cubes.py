@@ -56,7 +56,8 @@ def marching_cubes(
         :class:`MeshBatch`, packed. Without a surface both have shape (0, 3).
 
     Raises:
-        ValueError: If ``gradient`` or ``index_dtype`` is none of those above, or the level is NaN.
+        ValueError: If ``gradient`` or ``index_dtype`` is none of those above, or the level is NaN
+            or too large for the dtype that the values are computed in.
         RuntimeError: If shapes, dtypes or devices do not fit.
 
     Source:
@@ -103,7 +104,8 @@ def check_options(level: float | Tensor, index_dtype: torch.dtype) -> None:
         raise TypeError(
             f"marching_cubes: level must be a number or a tensor, got {type(level).__name__}"
         )
-    if isinstance(level, numbers.Real) and math.isnan(level):
+    # math.isnan would stop torch.compile(fullgraph=True), where a number may be a symbol.
+    if isinstance(level, numbers.Real) and level != level:
         raise ValueError("marching_cubes: level must be a number, got nan")
     if index_dtype not in (torch.int64, torch.int32):
         raise ValueError(
@@ -115,9 +117,12 @@ def _unpack(
     grid: Grid | Tensor | npt.NDArray[np.floating[Any]],
 ) -> tuple[Tensor, Sequence[float], Sequence[float]]:
     if isinstance(grid, np.ndarray):
-        # torch takes no negative strides, and warns about memory it may not write.
+        # torch takes no negative strides and no foreign byte order, and warns about memory it may
+        # not write.
+        native = grid.dtype.newbyteorder("=")
         plain = grid.flags.writeable and all(stride >= 0 for stride in grid.strides)
-        grid = torch.from_numpy(grid if plain else grid.copy())
+        plain = plain and grid.dtype == native
+        grid = torch.from_numpy(grid if plain else grid.astype(native, order="C"))
     if isinstance(grid, Tensor):
         grid = Grid(grid)
     if not isinstance(grid, Grid):
@@ -132,6 +137,10 @@ def _levels(level: float | Tensor, values: Tensor) -> Tensor:
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     batch = values.shape[0] if values.dim() > 0 else 1
     if not isinstance(level, Tensor):
+        if torch.finfo(dtype).max < abs(level) < math.inf:
+            raise ValueError(
+                f"marching_cubes: level must fit {dtype} beside {values.dtype} values, got {level}"
+            )
         return torch.full((batch,), float(level), dtype=dtype, device=values.device)
     if level.dtype != dtype:
         raise ValueError(

@@ -177,9 +177,9 @@ std::vector<RowCounts> row_begins(const Signs& signs, bool absent, OutputTotals&
   return begins;
 }
 
-// Every cell finds the ids of its edges from prefix sums and bits; they must be the ranks of the
-// crossed edges in the documented order.
-void test_cells_find_the_ids_of_their_edges() {
+// Every cell finds the ids of its faces' vertices from prefix sums and bits; they must be the ranks
+// of the crossed edges in the documented order.
+void test_faces_name_the_ranks_of_their_edges() {
   for_each_lattice([](const Signs& signs, bool absent) {
     std::map<int64_t, int64_t> rank;  // by edge id
     for (int64_t r = 0; r < signs.lattice.rows(); ++r) {
@@ -210,19 +210,22 @@ void test_cells_find_the_ids_of_their_edges() {
         for (int g = 0; g < 8; ++g) {
           crossed[g] = crossed_edges(signs.words(absent), signs.lattice, row, w, cells, g);
         }
+        std::vector<int32_t> faces(3 * count_triangles(cells));
+        expect(write_faces(cells, crossed, begin, faces.data()) == faces.data() + faces.size());
+        size_t next = 0;
         for (int bit = 0; bit < 64; ++bit) {
           const int64_t k = 64 * w + bit;
           if (!signs.is_cell(row, k)) continue;
-          const CellEdgeIds<int32_t> ids(crossed, begin, bit);
           const int which = signs.case_at(row, k);
           const int corners = 3 * marching_cubes_tables().triangle_count[which];
           for (int n = 0; n < corners; ++n) {
             const int edge = marching_cubes_tables().triangle_edges[which][n];
             const int8_t* e = marching_cubes_tables().edge[edge];
             const int64_t id = edge_id(signs.lattice, signs.moved(row, e[1], e[2]), k + e[3], e[0]);
-            expect(rank.count(id) == 1 && rank[id] == ids.id[edge]);
+            expect(rank.count(id) == 1 && next < faces.size() && rank[id] == faces[next++]);
           }
         }
+        expect(next == faces.size());
         for (int g = 0; g < 8; ++g) begin[g] += popcount(crossed[g]);
       }
     }
@@ -325,7 +328,7 @@ void test_vertex_positions() {
 int main() {
   test_present_cells_and_cases();
   test_crossed_edges();
-  test_cells_find_the_ids_of_their_edges();
+  test_faces_name_the_ranks_of_their_edges();
   test_crossing();
   test_crossing_gradient();
   test_edge_numbers_past_two_to_the_31();
