@@ -4,28 +4,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib
 import json
-import math
+import operator
+import os
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from diffiso import __version__
 from diffiso.build_info import build_info
-from diffiso.run import cpu_threads
-
-_EXAMPLES = """\
-examples:
-  diffiso demo
-      fit a neural field to a built-in shape and turn a sphere into a torus (two minutes);
-      pictures and meshes land in diffiso-demo/
-  diffiso demo --mesh bunny.obj -o bunny-demo
-      the same with a closed mesh of yours
-  diffiso extract bunny.obj -o bunny.ply --resolution 256
-      mesh to signed distances to surface; bunny.png and bunny.json appear beside it
-  diffiso extract scan.npy -o scan.glb --level 0.5 --close-boundary
-      the level set of a volume (X, Y, Z) of floats, capped where it leaves the box
-  diffiso info
-      versions, and whether this installation has CUDA kernels
-"""
+from diffiso.commands import COMMANDS, Command
+from diffiso.extras import require
+from diffiso.run import add_settings, cpu_threads, settings_from
+from diffiso.run.report import plain
+from diffiso.run.settings import each_setting, explain, read_values
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,139 +32,151 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The command line without the program's name; by default that of the process.
     """
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    given = [_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    name, rest = _top_parser().parse_args(given[:1]).command, given[1:]
     try:
-        with cpu_threads(given.threads):
-            _run(given)
-    except (ValueError, OSError, ImportError) as error:
-        if given.traceback:
-            raise
-        print(f"diffiso: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if given.traceback:
-            raise
-        print(f"diffiso: {error}", file=sys.stderr)
+        if name == "info":
+            _info(rest)
+        else:
+            _run(next(command for command in COMMANDS if command.name == name), rest)
+    except BrokenPipeError:  # whoever read the output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        print("diffiso: interrupted", file=sys.stderr)
-        return 130
+    except (ValueError, OSError, ImportError, RuntimeError, KeyboardInterrupt) as error:
+        if "--traceback" in rest:
+            raise
+        stopped = isinstance(error, KeyboardInterrupt)
+        print(f"diffiso: {'interrupted' if stopped else error}", file=sys.stderr)
+        return 130 if stopped else 1 if isinstance(error, RuntimeError) else 2
     return 0
 
 
-def _run(given: argparse.Namespace) -> None:
-    if given.command == "info":
-        print(json.dumps(build_info(), indent=2))
-    elif given.command == "extract":
-        from diffiso.pipelines.extract import ExtractSettings, extract
-
-        extract(
-            ExtractSettings(
-                given.source,
-                given.output,
-                given.resolution,
-                given.level,
-                given.close_boundary,
-                given.picture,
-                given.up,
-                seed=given.seed,
-            )
-        )
-    else:
-        from diffiso.pipelines.demo import DemoSettings, demo
-
-        choose = DemoSettings.quick if given.quick else DemoSettings
-        demo(choose(output=given.output, mesh=given.mesh, up=given.up, seed=given.seed))
+def _info(arguments: Sequence[str]) -> None:
+    text = "Print versions, and what was built, as JSON."
+    parser = argparse.ArgumentParser(prog="diffiso info", description=text)
+    _add_running(parser, None)
+    parser.parse_args(arguments)
+    print(json.dumps(build_info(), indent=2))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="diffiso",
-        description="Signed distance functions to meshes and images, with gradients back.",
-        epilog=_EXAMPLES,
+def _run(command: Command, arguments: Sequence[str]) -> None:
+    pipeline = importlib.import_module(f"diffiso.pipelines.{command.module}")
+    cls = getattr(pipeline, command.settings)
+    parser = _command_parser(command, cls)
+    running = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    running.error = parser.error  # type: ignore[method-assign]
+    _add_running(running, command)
+    how, rest = running.parse_known_args(arguments)
+
+    values = require("jsonargparse").Namespace()
+    for preset in command.presets:
+        if getattr(how, preset):
+            needed = [s.key for s in each_setting(cls) if s.default is dataclasses.MISSING]
+            other = getattr(cls, preset)(**dict.fromkeys(needed, ""))
+            for setting in each_setting(cls):
+                if setting.key not in needed:
+                    values[setting.key] = operator.attrgetter(setting.key)(other)
+    if how.settings is not None:
+        values.update(read_values(cls, how.settings, command.name))
+    found = parser.parse_args(rest, namespace=values)
+    try:
+        settings = settings_from(found, cls)
+    except ValueError as error:
+        parser.error(str(error))
+    if how.print_settings:
+        print(json.dumps(plain(settings), indent=2))
+        return
+    with cpu_threads(how.threads):
+        getattr(pipeline, command.function)(settings)
+
+
+def _command_parser(command: Command, cls: type) -> Any:
+    prog = f"diffiso {command.name}"
+    parser = require("jsonargparse").ArgumentParser(
+        prog=prog,
+        usage=f"{prog} {command.usage} [options]",
+        description=textwrap.fill(command.text, 88),
+        epilog=f"examples:\n{_examples([command])}\n{_SETTINGS_FILES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--seed", type=_count, default=0, help="seed of everything drawn (0)")
-    shared.add_argument("--threads", type=_positive, help="CPU threads for torch")
-    shared.add_argument("--traceback", action="store_true", help="show where an error came from")
-
-    extract = commands.add_parser(
-        "extract",
-        parents=[shared],
-        help="extract the surface of a mesh's signed distances or of a volume",
-        description="Write the level set of a closed mesh's signed distances, or of a volume, "
-        "as a mesh; a picture (PNG) and a report (JSON) go beside it.",
-    )
-    extract.add_argument(
-        "source", metavar="MESH|VOLUME.npy", help="PLY, OBJ, GLB, STL, or a float array of rank 3"
-    )
-    extract.add_argument(
-        "-o", "--output", required=True, metavar="OUT.ply", help="also .obj, .glb or .stl"
-    )
-    extract.add_argument(
-        "--resolution", type=_positive, help="cells along the longest side of a mesh (128)"
-    )
-    extract.add_argument(
-        "--level",
-        type=_finite,
-        default=0.0,
-        help="value of the surface (0); grows a mesh by that distance",
-    )
-    extract.add_argument(
-        "--close-boundary", action="store_true", help="cap the solid where it leaves the box"
-    )
-    extract.add_argument("--no-picture", dest="picture", action="store_false", help="write no PNG")
-    extract.add_argument(
-        "--up", choices=("y", "z"), default="y", help="axis that points up in the picture (y)"
+        allow_abbrev=False,
     )
 
-    demo = commands.add_parser(
-        "demo",
-        parents=[shared],
-        help="fit a neural field to a mesh; turn a sphere into a torus",
-        description="Fit a small neural field to a mesh and extract it; learn spheres and tori, "
-        "and turn a sphere into a torus by gradient descent through mesh vertices "
-        "(MeshSDF, section 4.1).",
-    )
-    demo.add_argument("--mesh", metavar="FILE", help="closed mesh to fit (a built-in shape)")
-    demo.add_argument(
-        "-o",
-        "--output",
-        default="diffiso-demo",
-        metavar="FOLDER",
-        help="where to write (diffiso-demo)",
-    )
-    demo.add_argument(
-        "--up", choices=("y", "z"), default="y", help="axis that points up in pictures (y)"
-    )
-    # Its networks are small: a second thread gains little, and loses much where cores are shared.
-    demo.set_defaults(threads=1)
-    demo.add_argument("--quick", action="store_true", help="coarse, in a few seconds")
+    def fail(message: str, error: Exception | None = None) -> NoReturn:
+        print(f"usage: {parser.usage}", file=sys.stderr)
+        print(f"{prog}: error: {explain(message, cls)} (see {prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
 
-    commands.add_parser("info", help="print versions and what was built", parents=[shared])
+    parser.error = fail
+    short = {"output": "-o"}
+    add_settings(parser, cls, positional=command.positional, short=short, metavars=command.metavars)
+    _add_running(parser.add_argument_group("running"), command)
     return parser
 
 
+def _add_running(parser: Any, command: Command | None) -> None:
+    """Add what says how to run, not what to do, and therefore stands in no settings."""
+    if command is not None:
+        for preset, text in command.presets.items():
+            parser.add_argument(f"--{preset}", action="store_true", help=f"other defaults: {text}")
+        parser.add_argument("--settings", metavar="FILE", help="settings file; flags override it")
+        parser.add_argument(
+            "--print-settings", action="store_true", help="print all settings as JSON, do nothing"
+        )
+    threads = None if command is None else command.threads
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        default=threads,
+        metavar="INT",
+        help=f"CPU threads for torch ({threads or 'its own choice'})",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffiso",
+        usage="diffiso COMMAND [options]",
+        description=f"{_WHAT}\n\n{_table()}",
+        epilog=f"examples:\n{_examples(COMMANDS)}\n{_SETTINGS_FILES}\n{_MORE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [*(command.name for command in COMMANDS), "info"]
+    parser.add_argument("command", choices=names, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"diffiso {__version__}")
+    return parser
+
+
+_WHAT = "Signed distance functions to meshes and images, with gradients back."
+_SETTINGS_FILES = """\
+settings files:
+  --settings FILE reads settings from JSON, YAML or TOML, where a name is a flag without its
+  dashes in front and with _ for -, and groups are mappings: {"resolution": 256}. The report (.json)
+  of an earlier run is such a file, and repeats that run. Flags override the file.
+"""
+_MORE = "diffiso COMMAND --help lists everything that a command can be told, with its defaults."
+
+
+def _table() -> str:
+    rows = [(command.name, command.summary) for command in COMMANDS]
+    rows.append(("info", "versions, and whether this installation has CUDA kernels"))
+    return "commands:\n" + "".join(f"  {name:<10}{summary}\n" for name, summary in rows)
+
+
+def _examples(commands: Sequence[Command]) -> str:
+    return "".join(
+        f"  diffiso {line}\n      {text}\n"
+        for command in commands
+        for line, text in command.examples
+    )
+
+
+def _dashed(word: str) -> str:
+    """Return a flag with dashes where it has underscores, as names in settings files have."""
+    return re.sub(r"^--[\w.-]+", lambda match: match[0].replace("_", "-"), word)
+
+
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be finite, got {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
-    return value
+    return int(text)

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
+import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from topology import euler_number, is_closed_and_oriented
 
 import diffiso
-from diffiso import io, run, shapes
+from diffiso import io, shapes
 from diffiso.cli import main
+from diffiso.commands import COMMANDS
+from diffiso.metrics import surface_distance
 from diffiso.pipelines.extract import ExtractSettings, extract, mesh_grid
-from diffiso.pipelines.measures import surface_distance, surface_loss
+from diffiso.run.settings import each_setting
 from diffiso.types import Mesh
 
 
@@ -174,20 +176,112 @@ def test_traceback_on_request(tmp_path, monkeypatch):
         ["extract", "a.obj", "-o", "b.ply", "--level", "nan"],
         ["demo", "--seed", "-1"],
         ["sculpt"],
+        ["extract", "a.obj", "-o", "b.ply", "--up", "x"],
+        ["extract", "a.obj", "-o", "b.ply", "--resolution", "many"],
+        ["extract", "a.obj", "-o", "b.ply", "--res", "64"],
+        ["extract", "a.obj", "b.obj", "-o", "b.ply"],
+        ["demo", "--fit.steps"],
+        ["demo", "--threads", "0"],
+        ["info", "more"],
     ],
 )
 def test_wrong_usage_exits_with_two(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert "usage: diffiso" in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("usage: diffiso")
+    assert len(lines) <= 3
+    assert "error: " in lines[-1]
+
+
+def test_usage_errors_name_setting_rule_and_value(capsys):
+    for flags, message in (
+        (["--resolution", "many"], "resolution must be a whole number or null, got 'many'"),
+        (["--resolution", "0"], "resolution must be positive, got 0"),
+        (["--up", "x"], "up must be one of y, z, got 'x'"),
+        (["--level", "inf"], "level must be"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["extract", "a.obj", "-o", "b.ply", *flags])
+        assert message in capsys.readouterr().err
+
+
+# Settings files.
+
+
+def printed_settings(capsys, *arguments):
+    assert main([*arguments, "--print-settings"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_flags_override_a_settings_file(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("source: a.obj\noutput: a.ply\nlevel: 0.5\nclose_boundary: true\n")
+    for order in (["--settings", str(path), "--level=1"], ["--level=1", "--settings", str(path)]):
+        settings = printed_settings(capsys, "extract", *order)
+        assert settings["source"] == "a.obj"
+        assert settings["level"] == 1.0
+        assert settings["close_boundary"] is True
+        assert settings["up"] == "y"
+    named = printed_settings(capsys, "extract", "b.obj", "--settings", str(path))
+    assert named["source"] == "b.obj"
+
+
+def test_a_report_repeats_its_run(torus, tmp_path, capsys):
+    out = tmp_path / "first.ply"
+    flags = ["--resolution", "20", "--no-picture", "--samples", "1000"]
+    assert main(["extract", str(torus), "-o", str(out), *flags]) == 0
+    first = json.loads(out.with_suffix(".json").read_text())
+    again = tmp_path / "again.ply"
+    report = str(out.with_suffix(".json"))
+    assert main(["extract", "--settings", report, "-o", str(again)]) == 0
+    second = json.loads(again.with_suffix(".json").read_text())
+    assert second["settings"] == first["settings"] | {"output": str(again)}
+    assert second["metrics"] == first["metrics"]
+    assert again.read_bytes() == out.read_bytes()
+    capsys.readouterr()
+    assert main(["demo", "--settings", report]) == 2
+    assert "settings must be those of demo, got a report of extract" in capsys.readouterr().err
+
+
+def test_mistakes_in_a_settings_file_are_one_line(tmp_path, capsys):
+    path = tmp_path / "run.json"
+    for text, message in (
+        ('{"levle": 1}', "run.json: there is no setting levle, did you mean level?"),
+        ('{"level": "high"}', "run.json: level must be a number, got 'high'"),
+        ("{", "run.json: cannot be read as JSON"),
+    ):
+        path.write_text(text)
+        assert main(["extract", "a.obj", "-o", "b.ply", "--settings", str(path)]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
+
+
+def test_presets_are_other_defaults(capsys):
+    plain = printed_settings(capsys, "demo")
+    quick = printed_settings(capsys, "demo", "--quick")
+    assert quick["fit"]["steps"] < plain["fit"]["steps"]
+    both = printed_settings(
+        capsys, "demo", "--quick", "--fit.steps", "7", "--morph.target", "[1,2]"
+    )
+    assert both["fit"] == quick["fit"] | {"steps": 7}
+    assert both["morph"] == quick["morph"] | {"target": [1.0, 2.0]}
+
+
+def test_flags_may_have_underscores(capsys):
+    flags = ["extract", "a_b.obj", "-o", "c_d.ply", "--close_boundary"]
+    settings = printed_settings(capsys, *flags)
+    assert settings["close_boundary"] is True
+    assert (settings["source"], settings["output"]) == ("a_b.obj", "c_d.ply")
 
 
 def test_a_missing_extra_is_a_user_error(torus, monkeypatch, capsys):
     def refuse(module):
         raise ImportError("trimesh is missing: pip install 'diffiso[pipelines]'")
 
-    monkeypatch.setattr(io, "require", refuse)
+    monkeypatch.setattr(io.meshes, "require", refuse)
     assert main(["extract", str(torus), "-o", str(torus.parent / "out.ply")]) == 2
     assert "pip install 'diffiso[pipelines]'" in capsys.readouterr().err
 
@@ -199,62 +293,66 @@ def test_help_teaches():
     command = [sys.executable, "-m", "diffiso", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "diffiso extract bunny.obj -o bunny.ply --resolution 256" in done.stdout
-    assert "diffiso demo" in done.stdout
+    assert "--settings FILE" in done.stdout
+    for command in COMMANDS:
+        assert f"\n  {command.name}" in done.stdout
+        assert command.summary in done.stdout
+        for line, text in command.examples:
+            assert f"diffiso {line}" in done.stdout
+            assert text in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 100
+
+
+def test_help_imports_no_pipeline_and_no_optional_package():
+    """So that it is there at once: torch is what it waits for."""
+    program = """
+import sys
+from diffiso.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+heavy = {"scipy", "trimesh", "igl", "PIL", "rich", "jsonargparse", "matplotlib", "embreex"}
+found = sorted(name for name in sys.modules if name in heavy or "diffiso.pipelines." in name)
+print(found, file=sys.stderr)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_explains_every_setting(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command.name, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    cls = getattr(importlib.import_module(f"diffiso.pipelines.{command.module}"), command.settings)
+    for setting in each_setting(cls):
+        assert setting.help, f"{setting.key} has no line under Attributes:"
+        assert " ".join(setting.help.rstrip(".").split()) in text
+        assert setting.flag in text or setting.key in command.positional
+    for line, _ in command.examples:
+        assert f"diffiso {line}" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_examples_in_the_help_are_valid(command, tmp_path, monkeypatch, capsys):
+    for line, _ in command.examples:
+        assert main([*shlex.split(line), "--print-settings"]) == 0
+        assert json.loads(capsys.readouterr().out)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"diffiso {diffiso.__version__}\n"
 
 
 def test_info_is_json(capsys):
     assert main(["info", "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == diffiso.__version__
-
-
-# Runs.
-
-
-def test_track_yields_all_and_shows_a_bar_only_when_slow(monkeypatch, capsys):
-    assert list(run.track(range(5), "counting")) == [0, 1, 2, 3, 4]
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert list(run.track(iter("abc"), "reading", total=3)) == ["a", "b", "c"]
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(run, "_PATIENCE", -1.0)
-    assert list(run.track(range(3), "working slowly")) == [0, 1, 2]
-    assert "working slowly" in capsys.readouterr().err
-
-
-def test_threads_are_given_back():
-    before = torch.get_num_threads()
-    with run.cpu_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
-    with run.cpu_threads(None):
-        assert torch.get_num_threads() == before
-    with pytest.raises(ValueError, match="count must be positive, got 0"), run.cpu_threads(0):
-        pass
-
-
-def test_seeds_repeat():
-    first = (run.seed_all(3), torch.rand(4), torch.rand(4, generator=run.seed_all(3)))
-    second = (run.seed_all(3), torch.rand(4), torch.rand(4, generator=run.seed_all(3)))
-    assert torch.equal(first[1], second[1])
-    assert torch.equal(first[2], second[2])
-    with pytest.raises(ValueError, match="seed must not be negative, got -1"):
-        run.seed_all(-1)
-
-
-def test_reports_hold_settings_and_times(tmp_path):
-    @dataclasses.dataclass
-    class Settings:
-        radius: float = 0.5
-
-    report = run.Report("measure", Settings())
-    report.metrics["volume"] = 0.52
-    report.lap("work")
-    read = json.loads(report.write(tmp_path / "report.json").read_text())
-    assert read["settings"] == {"radius": 0.5}
-    assert read["metrics"] == {"volume": 0.52}
-    assert 0 <= read["seconds"]["work"] <= read["seconds"]["total"]
-    assert read["versions"]["torch_version"] == torch.__version__
-    assert read["hardware"]["threads"] == torch.get_num_threads()
 
 
 # Measures.
@@ -275,15 +373,3 @@ def test_surface_distance_has_no_floor_and_measures_offsets():
     assert apart.back == pytest.approx(0.1, abs=2e-3)
     assert apart.side == pytest.approx(1.4, abs=2e-3)
     assert apart.worst >= apart.rms
-
-
-def test_surface_loss_pulls_vertices_to_the_target(generator):
-    inner, outer = sphere_mesh(0.6), sphere_mesh(0.7)
-    points = outer.sample(4000, generator).points
-    vertices = inner.vertices.clone().requires_grad_()
-    loss = surface_loss(Mesh(vertices, inner.faces), outer, points, generator)
-    assert float(loss.detach()) == pytest.approx(2 * 0.1**2, rel=0.05)
-    loss.backward()
-    # d/dr of 2 (0.7 - r)^2 along the normals.
-    outward = (vertices.grad * torch.nn.functional.normalize(inner.vertices, dim=1)).sum()
-    assert float(outward) == pytest.approx(-4 * 0.1, rel=0.05)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+import trimesh
 from topology import is_closed_and_oriented
 from torch.testing import assert_close
 
@@ -51,7 +53,7 @@ def canonical(mesh):
 def test_meshes_survive_a_file(tmp_path, torus, suffix):
     path = io.save_mesh(tmp_path / "folder" / f"torus{suffix}", torus)
     again = io.load_mesh(path)
-    assert again.vertices.dtype == torch.float64
+    assert again.vertices.dtype == (torus.vertices.dtype if suffix == ".npz" else torch.float64)
     assert again.faces.dtype == torch.int64
     assert is_closed_and_oriented(again.faces)
     # Single precision in the file.
@@ -99,6 +101,74 @@ def test_mesh_errors_name_the_file(tmp_path, torus):
     empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="GLB cannot hold an empty mesh"):
         io.save_mesh(tmp_path / "empty.glb", empty)
+    assert not (tmp_path / "empty.glb").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_npz_meshes_are_kept_to_the_last_bit(tmp_path, torus, dtype):
+    exact = Mesh(torus.vertices.to(dtype) / 3, torus.faces.int())
+    again = io.load_mesh(io.save_mesh(tmp_path / "torus.npz", exact))
+    assert torch.equal(again.vertices, exact.vertices)
+    assert torch.equal(again.faces, exact.faces.long())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"vertices": np.zeros((3, 3))}, r"must be arrays 'vertices' and 'faces', got \['vert"),
+        ({"vertices": np.zeros((3, 2)), "faces": np.zeros((1, 3), int)}, r"vertices .*\(3, 2\)"),
+        ({"vertices": np.zeros((3, 3)), "faces": np.zeros((1, 3))}, "faces must be .* of float64"),
+        ({"vertices": np.zeros((3, 3)), "faces": np.array([[0, 1, 3]])}, "below 3, got 0 to 3"),
+        ({"vertices": np.zeros((3, 3)), "faces": np.array([[0, -1, 2]])}, "below 3, got -1 to 2"),
+        ({"vertices": np.full((3, 3), np.nan), "faces": np.eye(1, 3, dtype=int)}, "be finite"),
+        ({"vertices": np.zeros((0, 3)), "faces": np.zeros((0, 3), int)}, "must have faces"),
+    ],
+)
+def test_npz_errors_name_the_file(tmp_path, arrays, message):
+    np.savez(tmp_path / "mesh.npz", **arrays)
+    with pytest.raises(ValueError, match=f"mesh.npz: .*{message}"):
+        io.load_mesh(tmp_path / "mesh.npz")
+
+
+# Vertex colours.
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb", ".npz"])
+def test_colors_are_stored(tmp_path, torus, suffix):
+    colors = torch.rand(len(torus.vertices), 3)
+    path = io.save_mesh(tmp_path / f"torus{suffix}", torus, colors=colors)
+    assert len(io.load_mesh(path).faces) == len(torus.faces)
+    if suffix == ".npz":
+        with np.load(path) as arrays:
+            assert np.array_equal(arrays["colors"], colors.numpy())
+        return
+    stored = trimesh.load_mesh(path, process=False)
+    # Files may reorder vertices: compare colours where positions agree.
+    found = torch.from_numpy(np.array(stored.vertices)).float()
+    nearest = torch.cdist(torus.vertices.float(), found).argmin(dim=1)
+    shades = torch.from_numpy(stored.visual.vertex_colors[nearest.numpy(), :3] / 255.0)
+    # Colours in glTF are linear light, elsewhere sRGB.
+    expected = colors.double()
+    if suffix == ".glb":
+        low, high = expected / 12.92, ((expected + 0.055) / 1.055) ** 2.4
+        expected = torch.where(expected <= 0.04045, low, high)
+    assert_close(shades, expected, rtol=0, atol=0.51 / 255)
+
+
+@pytest.mark.parametrize(
+    ("colors", "suffix", "message"),
+    [
+        (torch.zeros(3, 3), ".ply", r"save_mesh: colors must be \(\d+, 3\) floats"),
+        (None, ".ply", r"colors must lie in \[0, 1\], got 2 to 2"),
+        (None, ".stl", "STL cannot hold colours"),
+    ],
+)
+def test_color_errors(tmp_path, torus, colors, suffix, message):
+    if colors is None:
+        colors = torch.full((len(torus.vertices), 3), 2.0 if suffix == ".ply" else 0.5)
+    with pytest.raises(ValueError, match=message):
+        io.save_mesh(tmp_path / f"torus{suffix}", torus, colors=colors)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Volumes.
@@ -112,6 +182,28 @@ def test_volumes_keep_their_dtype(tmp_path, dtype):
     assert volume.is_contiguous()
     assert volume.dtype == getattr(torch, np.dtype(dtype).name)
     assert_close(volume, torch.from_numpy(values.astype(np.dtype(dtype).newbyteorder("="))))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.float32, torch.float64, torch.bfloat16], ids=str
+)
+def test_saved_volumes_return(tmp_path, dtype):
+    values = torch.randn(2, 3, 4).to(dtype).requires_grad_().permute(2, 0, 1)
+    again = io.load_volume(io.save_volume(tmp_path / "volume.npy", values))
+    assert again.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+    assert torch.equal(again, values.detach().to(again.dtype))
+
+
+def test_what_is_no_volume_is_not_saved(tmp_path):
+    for values, message in (
+        (torch.zeros(4, 4), r"got \(4, 4\)"),
+        (torch.zeros(2, 2, 2, dtype=torch.int32), "got int32"),
+    ):
+        with pytest.raises(ValueError, match=f"save_volume: values must be .*{message}"):
+            io.save_volume(tmp_path / "volume.npy", values)
+    with pytest.raises(ValueError, match=r"name must end in \.npy"):
+        io.save_volume(tmp_path / "volume.raw", torch.zeros(2, 2, 2))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_volumes_may_have_absent_samples(tmp_path):
@@ -152,50 +244,6 @@ def test_broken_volumes(tmp_path):
         io.load_volume(tmp_path / "several.npz")
 
 
-# Pictures.
-
-
-def test_pictures_survive_a_file(tmp_path):
-    ramp = np.linspace(0, 1, 32 * 48 * 3).reshape(32, 48, 3)
-    path = io.save_image(tmp_path / "ramp.png", torch.from_numpy(ramp))
-    with Image.open(path) as image:
-        assert np.array_equal(np.asarray(image), (255 * ramp + 0.5).astype(np.uint8))
-    for suffix in (".jpg", ".webp"):
-        with Image.open(io.save_image(tmp_path / f"ramp{suffix}", ramp)) as image:
-            assert image.size == (48, 32)
-
-
-def test_animations_keep_frames_and_pace(tmp_path):
-    frames = [np.full((16, 20, 3), 40 * k, dtype=np.uint8) for k in range(5)]
-    path = io.save_gif(tmp_path / "steps.gif", frames, seconds=0.2)
-    with Image.open(path) as gif:
-        assert gif.n_frames == 5
-        assert gif.size == (20, 16)
-        assert gif.info["duration"] == 200
-        gif.seek(3)
-        # A palette of 256 colours holds five greys.
-        assert abs(int(np.asarray(gif.convert("RGB"))[0, 0, 0]) - 120) <= 1
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda p: io.save_image(p / "a.png", np.zeros((4, 4))), r"\(H, W, 3\), got \(4, 4\)"),
-        (lambda p: io.save_image(p / "a.png", np.zeros((4, 4, 3), dtype=np.int32)), "got int32"),
-        (lambda p: io.save_image(p / "a.bmp", np.zeros((4, 4, 3))), r"got '\.bmp'"),
-        (lambda p: io.save_gif(p / "a.gif", []), r"at least one, got \[\]"),
-        (
-            lambda p: io.save_gif(p / "a.gif", [np.zeros((4, k, 3)) for k in (3, 4)]),
-            r"one size and at least one, got \[\(4, 3\), \(4, 4\)\]",
-        ),
-    ],
-)
-def test_picture_errors(tmp_path, call, message):
-    with pytest.raises(ValueError, match=message):
-        call(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 # Writing.
 
 
@@ -208,6 +256,46 @@ def test_outputs_that_cannot_be_written_are_found_first(tmp_path):
         io.check_output(tmp_path)
     assert io.check_output(tmp_path / "new" / "out.ply").parent.is_dir()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "new"]
+
+
+def test_output_folders_are_found_first(tmp_path):
+    assert io.check_output_folder(tmp_path / "a" / "b").is_dir()
+    assert io.check_output_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="output must be a folder, got a file"):
+        io.check_output_folder(tmp_path / "file")
+    with pytest.raises(OSError, match=r"below: cannot be written \(Not a directory\)"):
+        io.check_output_folder(tmp_path / "file" / "below")
+    with pytest.raises(OSError, match="cannot be written"):
+        io.check_output_folder("/proc/diffiso")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_what_killed_writers_left_is_removed_and_no_more(tmp_path):
+    """A temporary file is stale when nobody locks it; the one being written is left alone."""
+    (tmp_path / ".report.json.0123abcd.part").write_text("half")
+    (tmp_path / ".other.json.0123abcd.part").write_text("another file's")
+    with io.replacing(tmp_path / "report.json") as file:
+        file.write(b"first")
+        io.check_output(tmp_path / "report.json")
+        io.write_file(tmp_path / "report.json", b"second")
+        # Another process does not take it for stale either.
+        code = f"from diffiso import io; io.check_output({str(tmp_path / 'report.json')!r})"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "report.json").read_bytes() == b"first"
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names == [".other.json.0123abcd.part", "report.json"]
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path):
+    def write():
+        with io.replacing(tmp_path / "report.json") as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import diffiso
-from diffiso import _raytrace, shapes, view
+from diffiso import shapes, view
 from diffiso.types import Mesh
+from diffiso.view import _raytrace, drawing
+from diffiso.view._raytrace import bake_sky
 
 
 def mesh_of(shape, resolution=32):
@@ -149,6 +151,52 @@ def test_meshes_without_area_give_the_backdrop():
         assert np.array_equal(view.render(flat, size=16), backdrop)
 
 
+# Colours.
+
+
+def test_vertex_colors_show_where_they_are(sphere):
+    camera = view.fit_view(sphere.vertices, 0.0, 0.0)
+    upper = (sphere.vertices[:, 1:2] > 0).float()
+    red, blue = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9])
+    image = view.render(sphere, camera, size=96, colors=upper * red + (1 - upper) * blue)
+    image = image.astype(int)
+    assert (image[16:40, 40:56, 0] > image[16:40, 40:56, 2] + 60).all()
+    assert (image[56:80, 40:56, 2] > image[56:80, 40:56, 0] + 60).all()
+
+
+def test_one_color_for_all_vertices_is_the_color(torus):
+    # sRGB 0.735 is linear 0.5 (IEC 61966-2-1); a byte for rounding.
+    vertices = np.full((len(torus.vertices), 3), 1.055 * 0.5 ** (1 / 2.4) - 0.055)
+    whole, parts = (
+        view.render(torus, size=64, color=(0.5, 0.5, 0.5), colors=colors).astype(int)
+        for colors in (None, vertices)
+    )
+    assert np.abs(whole - parts).max() <= 1
+
+
+def test_more_error_is_darker_and_evenly_so():
+    colors = view.error_colors(np.linspace(0, 1, 200))
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    lightness = 116 * np.cbrt(linear @ np.array([0.2126, 0.7152, 0.0722])) - 16
+    falls = -np.diff(lightness)
+    assert lightness[0] > 90
+    assert lightness[-1] < 30
+    assert (falls > 0).all()
+    assert falls.max() < 1.5 * falls.min()
+
+
+def test_error_colors_end_at_the_maximum():
+    values = torch.tensor([0.0, 1.0, 2.0, 9.0, math.inf, math.nan])
+    colors = view.error_colors(values, 2.0)
+    assert np.array_equal(colors[2:5], np.repeat(colors[2:3], 3, axis=0))
+    assert np.array_equal(colors[1], view.error_colors(np.array([0.5, 1.0]))[0])
+    assert len({tuple(color) for color in colors.tolist()}) == 4
+    assert colors.min() >= 0
+    assert colors.max() <= 1
+    assert view.error_colors(torch.zeros(3)).tolist() == colors[:1].repeat(3, axis=0).tolist()
+    assert view.error_colors(torch.zeros(0)).shape == (0, 3)
+
+
 # Sheets and turntables.
 
 
@@ -160,6 +208,66 @@ def test_contact_sheets_hold_all_pictures():
     bare = view.contact_sheet(images, columns=3)
     assert bare.shape[1] == sheet.shape[1]
     assert bare.shape[0] < sheet.shape[0]
+
+
+def test_sheets_tell_what_colors_mean():
+    images = [np.zeros((60, 80, 3), dtype=np.uint8)] * 2
+    bare = view.contact_sheet(images)
+    sheet = view.contact_sheet(images, bar=view.ColorBar(0.02, "distance"))
+    assert sheet.shape[1] == bare.shape[1]
+    assert np.array_equal(sheet[: bare.shape[0] - 8], bare[:-8])
+    strip = sheet[bare.shape[0] :].reshape(-1, 3).tolist()
+    for value in (0.0, 1.0):
+        color = (255 * view.error_colors(np.array([value]), 1.0)[0] + 0.5).astype(np.uint8)
+        assert color.tolist() in strip
+    other = view.contact_sheet(images, bar=view.ColorBar(0.03, "distance"))
+    assert not np.array_equal(sheet, other)
+
+
+def test_many_views_are_what_single_views_are(monkeypatch):
+    """Light prepared at the vertices differs a little from light traced in each picture."""
+    prepared = []
+
+    def spy(scene):
+        prepared.append(bake_sky(scene))
+        return prepared[-1]
+
+    monkeypatch.setattr(drawing, "bake_sky", spy)
+    bowl = shapes.Sphere(0.8) - shapes.Capsule((0.0, 0.0, 0.0), (0.0, 0.0, 2.0), 0.4)
+    mesh = mesh_of(bowl, 48)
+    views = [view.fit_view(mesh.vertices, azimuth, 20.0) for azimuth in range(0, 360, 15)]
+    many = view.render_views(mesh, views, size=96)
+    (scene,) = prepared
+    # Most faces have prepared light; those at the rim's crease are left to be traced.
+    assert 0.8 < np.isfinite(scene.sky).all(axis=1).mean() < 1
+    for camera, image in list(zip(views, many, strict=True))[::8]:
+        alone = view.render(mesh, camera, size=96).astype(int)
+        # Sky light of 64 rays a vertex against 24 a pixel.
+        assert np.abs(alone - image).mean() < 1.0
+        assert np.abs(alone - image).mean(axis=2).max() < 60
+    assert len(prepared) == 1
+
+
+def test_pictures_side_by_side_are_those_one_by_one(torus, threads):
+    views = [view.fit_view(torus.vertices, azimuth) for azimuth in (0, 120, 240)]
+    drawn = []
+    for count in (1, 3):
+        threads(count)
+        drawn.append(np.stack(view.render_views(torus, views, size=48)))
+    assert np.array_equal(*drawn)
+
+
+def test_views_of_nothing():
+    assert view.render_views(EMPTY, []) == []
+    pictures = view.render_views(EMPTY, [view.View(), view.View(up="z")], size=16)
+    assert np.array_equal(*pictures)
+
+
+def test_views_may_have_other_axes_up(torus):
+    views = [view.fit_view(torus.vertices, 20.0, 30.0, up=up) for up in ("y", "z")]
+    for camera, image in zip(views, view.render_views(torus, views, size=48), strict=True):
+        alone = view.render(torus, camera, size=48).astype(int)
+        assert np.abs(alone - image).mean() < 1.0
 
 
 def test_turntables_turn(torus):
@@ -177,6 +285,26 @@ def test_turntables_turn(torus):
         (lambda: view.fit_view(torch.zeros(1, 3), up="x"), "up must be 'y' or 'z', got 'x'"),
         (lambda: view.turntable(EMPTY, 0), "turntable: frames must be positive, got 0"),
         (lambda: view.turntable(EMPTY, 2), "turntable: mesh must have vertices, got none"),
+        (
+            lambda: view.render(EMPTY, colors=torch.zeros(2, 3)),
+            r"colors must be \(0, 3\) floats, one a vertex, got \(2, 3\) of float32",
+        ),
+        (
+            lambda: view.render(
+                Mesh(torch.rand(3, 3), torch.arange(3)[None]), colors=torch.full((3, 3), 1.5)
+            ),
+            r"colors must lie in \[0, 1\], got 1.5 to 1.5",
+        ),
+        (lambda: view.error_colors(torch.zeros(2, 2)), r"values must be \(V,\), got \(2, 2\)"),
+        (lambda: view.error_colors(torch.zeros(2), 0.0), "maximum must be positive, got 0.0"),
+        (
+            lambda: view.contact_sheet([np.zeros((2, 2, 3), np.uint8)], bar=view.ColorBar(-1.0)),
+            "bar.maximum must be positive, got -1.0",
+        ),
+        (
+            lambda: view.contact_sheet([np.zeros((2, 2, 3), np.uint8)], columns=0),
+            "columns must be positive, got 0",
+        ),
         (lambda: view.contact_sheet([]), r"one size and at least one, got \[\]"),
         (
             lambda: view.contact_sheet([np.zeros((2, 2, 3), np.uint8)], ["a", "b"]),

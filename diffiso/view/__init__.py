@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shaded pictures of triangle meshes, contact sheets and turntables.
+
+Pictures are ray traced on the CPU: they need no display and no OpenGL, and the same mesh gives the
+same picture. Needs the extra `pipelines`.
+"""
+
+from diffiso.view.cameras import Up, View, fit_view
+from diffiso.view.colors import CLAY, SAGE, SLATE, Color, error_colors
+from diffiso.view.drawing import Image, render, render_views, turntable
+from diffiso.view.sheets import ColorBar, contact_sheet
+
+__all__ = [
+    "CLAY",
+    "SAGE",
+    "SLATE",
+    "Color",
+    "ColorBar",
+    "Image",
+    "Up",
+    "View",
+    "contact_sheet",
+    "error_colors",
+    "fit_view",
+    "render",
+    "render_views",
+    "turntable",
+]
