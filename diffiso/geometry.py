@@ -122,20 +122,28 @@ def sample_surface(
 
 def euler_number(faces: Tensor) -> int:
     """Return V - E + F over used vertices: 2 for each closed part, 2 less for each handle."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(dim=1).values
-    return len(torch.unique(faces)) - len(torch.unique(edges, dim=0)) + len(faces)
+    keys, _ = _edge_keys(faces)
+    return len(torch.unique(faces)) - len(torch.unique(keys)) + len(faces)
 
 
 def open_edge_count(faces: Tensor) -> int:
     """Return how many edges do not run equally often in both directions; 0 if closed."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    edges = edges[edges[:, 0] != edges[:, 1]]
-    if len(edges) == 0:
-        return 0
-    ends, where = torch.unique(edges.sort(dim=1).values, dim=0, return_inverse=True)
-    balance = torch.zeros(len(ends), dtype=torch.int64, device=faces.device)
-    balance.index_add_(0, where, torch.where(edges[:, 0] < edges[:, 1], 1, -1))
-    return int(balance.count_nonzero())
+    keys, direction = _edge_keys(faces)
+    edges, where = torch.unique(keys, return_inverse=True)
+    balance = torch.zeros(len(edges), dtype=torch.int64, device=faces.device)
+    return int(balance.index_add_(0, where, direction).count_nonzero())
+
+
+def _edge_keys(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one number for each face's three edges, equal for equal ends, and their directions.
+
+    Directions are 1 from the lower to the higher vertex, -1 back, 0 within a vertex.
+    """
+    faces = faces.long()
+    begin, end = faces.flatten(), faces.roll(-1, dims=1).flatten()
+    count = int(faces.max()) + 1 if len(faces) else 1
+    keys = torch.minimum(begin, end) * count + torch.maximum(begin, end)
+    return keys, (end - begin).sign()
 
 
 def _cross(corners: Tensor) -> Tensor:

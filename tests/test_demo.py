@@ -10,11 +10,10 @@ from topology import euler_number, is_closed_and_oriented
 import diffiso
 from diffiso import io, shapes
 from diffiso.cli import main
+from diffiso.metrics import surface_distance
 from diffiso.pipelines.demo import DemoSettings
 from diffiso.pipelines.fit import FitSettings, extract_field, fit_field
-from diffiso.pipelines.measures import surface_distance
 from diffiso.pipelines.morph import learn_family, turn_sphere_into_torus
-from diffiso.pipelines.networks import FeatureGridField, LatentDecoder
 from diffiso.run import cpu_threads, seed_all
 
 
@@ -79,14 +78,3 @@ def test_fit_follows_a_mesh_in_its_own_units(generator):
     distance = surface_distance(neural, mesh, 5000, generator)
     # Cells are 5.8 wide.
     assert distance.rms < 2.0
-
-
-def test_networks_give_one_value_a_point():
-    points = torch.rand(7, 3)
-    assert FeatureGridField(resolutions=(4, 8))(points).shape == (7,)
-    decoder = LatentDecoder(2)
-    assert decoder(torch.zeros(2), points).shape == (7,)
-    codes = torch.randn(5, 2)
-    batch = decoder(codes, points.expand(5, 7, 3))
-    assert batch.shape == (5, 7)
-    torch.testing.assert_close(batch[3], decoder(codes[3], points))

@@ -11,10 +11,10 @@ import torch
 
 from diffiso import view
 from diffiso.io import check_output, load_mesh, save_gif, save_image, save_mesh
+from diffiso.metrics import SurfaceDistance, surface_distance
 from diffiso.ops import isosurface
 from diffiso.pipelines.extract import describe, summarize
 from diffiso.pipelines.fit import FitSettings, extract_field, fit_field
-from diffiso.pipelines.measures import SurfaceDistance, surface_distance
 from diffiso.pipelines.morph import (
     MorphSettings,
     MorphStep,
@@ -22,7 +22,7 @@ from diffiso.pipelines.morph import (
     target_mesh,
     turn_sphere_into_torus,
 )
-from diffiso.run import Report, seed_all, track
+from diffiso.run import Report, check_settings, seed_all, track
 from diffiso.shapes import MeshShape, gyroid_ball
 from diffiso.types import Mesh
 
@@ -65,6 +65,14 @@ class DemoSettings:
     frame_size: int = 300
     frames: int = 36
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_settings(
+            self,
+            positive=["samples", "image_size", "frame_size", "frames"],
+            not_negative=["seed"],
+        )
 
     @staticmethod
     def quick(

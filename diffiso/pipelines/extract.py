@@ -20,9 +20,9 @@ from diffiso.io import (
     save_image,
     save_mesh,
 )
+from diffiso.metrics import SurfaceDistance, surface_distance
 from diffiso.ops import marching_cubes
-from diffiso.pipelines.measures import SurfaceDistance, surface_distance
-from diffiso.run import Report, memory_bytes, seed_all
+from diffiso.run import Report, check_settings, memory_bytes, seed_all
 from diffiso.shapes import MeshShape, sdf_grid
 from diffiso.types import Grid, Mesh
 
@@ -54,6 +54,12 @@ class ExtractSettings:
     up: view.Up = "y"
     samples: int = 200_000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_settings(
+            self, positive=["resolution", "samples"], finite=["level"], not_negative=["seed"]
+        )
 
 
 @dataclass(frozen=True)

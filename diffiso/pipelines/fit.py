@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from diffiso.fields import FeatureGridField
 from diffiso.ops import isosurface
-from diffiso.pipelines.networks import FeatureGridField
 from diffiso.run import track
 from diffiso.shapes import MeshShape, sdf_samples
 from diffiso.types import Mesh

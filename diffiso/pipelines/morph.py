@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from diffiso.fields import DecoderSettings, DeepSdfDecoder
+from diffiso.losses import surface_loss
 from diffiso.ops import isosurface
-from diffiso.pipelines.measures import surface_loss
-from diffiso.pipelines.networks import LatentDecoder
 from diffiso.run import track
 from diffiso.shapes import SphereTorus, spheres_and_tori
 from diffiso.types import Mesh
@@ -56,7 +56,7 @@ class MorphSettings:
 class Family(NamedTuple):
     """A learned family of shapes."""
 
-    decoder: LatentDecoder
+    decoder: DeepSdfDecoder
     codes: Tensor  # (2 N, L), spheres first
     shapes: list[SphereTorus]
 
@@ -77,7 +77,17 @@ def learn_family(settings: MorphSettings, generator: torch.Generator | None = No
         generator: Source of shapes, codes and points.
     """
     shapes = spheres_and_tori(settings.shapes, generator)
-    decoder = LatentDecoder(settings.latent_size)
+    decoder = DeepSdfDecoder(
+        DecoderSettings(
+            latent_size=settings.latent_size,
+            width=64,
+            depth=4,
+            skips=(),
+            activation="softplus",
+            beta=50.0,
+            weight_norm=False,
+        )
+    )
     codes = nn.Parameter(0.1 * torch.randn(len(shapes), settings.latent_size, generator=generator))
     rates = [3e-3, 1e-2]
     groups: list[dict[str, Any]] = [{"params": decoder.parameters()}, {"params": [codes]}]
@@ -85,7 +95,7 @@ def learn_family(settings: MorphSettings, generator: torch.Generator | None = No
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, settings.training_steps)
     for _ in track(range(settings.training_steps), "learning spheres and tori"):
         points, values = _draw(shapes, settings.points, generator)
-        error = (decoder(codes, points) - values).abs() / (values.abs() + 0.1)
+        error = (decoder(points, codes) - values).abs() / (values.abs() + 0.1)
         loss = error.mean() + settings.code_penalty * codes.square().sum(dim=1).mean()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -114,13 +124,7 @@ def turn_sphere_into_torus(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     history = []
     for step in track(range(settings.steps + 1), "turning a sphere into a torus"):
-        mesh = isosurface(
-            lambda points: family.decoder(code, points),
-            -1.0,
-            1.0,
-            settings.resolution,
-            dtype=torch.float32,
-        )
+        mesh = isosurface(family.decoder.field(code), -1.0, 1.0, settings.resolution)
         assert isinstance(mesh, Mesh)
         if len(mesh.faces) == 0:
             raise RuntimeError(f"turn_sphere_into_torus: the surface vanished at step {step}")

@@ -5,6 +5,7 @@ Every shape is a callable `(..., 3) -> (...)`, negative inside and 1-Lipschitz, 
 `diffiso.isosurface`.
 """
 
+from diffiso.shapes.assorted import assorted_solids
 from diffiso.shapes.csg import (
     Difference,
     Intersection,
@@ -38,6 +39,7 @@ __all__ = [
     "SphereTorus",
     "Torus",
     "Union",
+    "assorted_solids",
     "gyroid_ball",
     "rotation_matrix",
     "sdf_grid",

@@ -100,12 +100,13 @@ def sdf_samples(
     *,
     deviations: Sequence[float] = (0.05, 0.01),
     uniform: float = 0.1,
+    box: tuple[float, float] | None = None,
     generator: torch.Generator | None = None,
 ) -> SdfSamples:
     """Return signed distances of a closed mesh at points that crowd around its surface.
 
     After DeepSDF: surface points moved by Gaussian noise of several widths, and some points drawn
-    uniformly from the bounding box grown by a tenth.
+    uniformly from a box.
 
     Args:
         mesh: A closed mesh, or a `MeshShape`.
@@ -113,6 +114,8 @@ def sdf_samples(
         deviations: Standard deviations of the noise, as shares of the longest side; equally many
             points each.
         uniform: Share of the points drawn from the box.
+        box: Lower and upper bound of the box on every axis, world units; by default the bounding
+            box grown by a tenth.
         generator: Source of the draws.
 
     Raises:
@@ -123,15 +126,14 @@ def sdf_samples(
     shape = mesh if isinstance(mesh, MeshShape) else MeshShape(mesh)
     lower, upper = torch.tensor(shape.lower), torch.tensor(shape.upper)
     side = float((upper - lower).max())
+    low, high = (lower - 0.1 * side, upper + 0.1 * side) if box is None else box
     free = round(uniform * count)
     surface = Mesh(torch.from_numpy(shape.vertices).float(), torch.from_numpy(shape.faces))
     points = surface.sample(count - free, generator).points
     widths = torch.tensor(list(deviations))[torch.arange(count - free) % len(deviations)]
     points = points + torch.randn(count - free, 3, generator=generator) * (widths * side)[:, None]
-    box = (
-        torch.rand(free, 3, generator=generator) * (upper - lower + 0.2 * side) + lower - 0.1 * side
-    )
-    points = torch.cat([points, box])
+    scattered = torch.rand(free, 3, generator=generator) * (high - low) + low
+    points = torch.cat([points, scattered])
     return SdfSamples(points, shape(points))
 
 

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import diffiso
+from diffiso import io, shapes
+from diffiso.cli import main
+from diffiso.fields import DecoderSettings
+from diffiso.pipelines.auto_decoder import (
+    AutoDecoder,
+    EncodeSettings,
+    SampleSettings,
+    TrainSettings,
+    encode,
+    train,
+)
+from diffiso.run import load_checkpoint, save_checkpoint, write_settings
+from diffiso.types import Mesh
+
+TUBES = (0.15, 0.25, 0.35)
+
+
+@pytest.fixture(scope="module")
+def meshes(tmp_path_factory):
+    """Three rings, away from the origin and of another size than the frame, and a ball."""
+    folder = tmp_path_factory.mktemp("meshes")
+    for tube in TUBES:
+        ring = diffiso.isosurface(shapes.Torus(6.0, 10 * tube), -10.0, 10.0, 32)
+        moved = Mesh(ring.vertices + torch.tensor([5.0, 0.0, 0.0]), ring.faces)
+        io.save_mesh(folder / f"ring-{tube}.ply", moved)
+    ball = diffiso.isosurface(shapes.Sphere(0.6), -1.0, 1.0, 24)
+    (folder / "balls").mkdir()
+    io.save_mesh(folder / "balls" / "ball.obj", ball)
+    return folder
+
+
+def quick(source, output, **changes):
+    settings = TrainSettings(
+        str(source),
+        str(output),
+        decoder=DecoderSettings(latent_size=4, width=32, depth=3, skips=(1,), weight_norm=False),
+        samples=SampleSettings(2000),
+        steps=120,
+        shapes_per_batch=3,
+        learning_rate=5e-3,
+        points_per_shape=64,
+        resolution=16,
+        distance_samples=500,
+        device="cpu",
+    )
+    return dataclasses.replace(settings, **changes)
+
+
+def state_of(folder):
+    return load_checkpoint(folder / "checkpoint.pt")
+
+
+def flat(state, place=""):
+    """Every tensor of a checkpoint by its place in it."""
+    if isinstance(state, torch.Tensor):
+        yield place, state
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield from flat(value, f"{place}/{key}")
+    elif isinstance(state, list | tuple):
+        for index, value in enumerate(state):
+            yield from flat(value, f"{place}/{index}")
+
+
+def assert_same_state(first, second):
+    assert first["step"] == second["step"]
+    assert first["history"] == second["history"]
+    one, other = dict(flat(first)), dict(flat(second))
+    assert one.keys() == other.keys()
+    for place, tensor in one.items():
+        assert torch.equal(tensor.to_dense(), other[place].to_dense()), place
+
+
+# Runs.
+
+
+def test_a_run_learns_and_reports(meshes, tmp_path, capsys):
+    out = tmp_path / "run"
+    settings = quick(meshes, out, steps=600, resolution=32)
+    write_settings(tmp_path / "settings.json", settings)
+    assert main(["train", str(meshes), "--settings", str(tmp_path / "settings.json")]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["settings"]["decoder"]["width"] == 32
+    assert report["metrics"]["shapes"] == 4
+    assert report["metrics"]["without_surface"] == 0
+    # A 3 x 32 network in 600 steps: measured 1.1 %.
+    assert report["metrics"]["mean_rms_share_of_side"] < 0.025
+    losses = [loss for _, loss in report["metrics"]["losses"]]
+    assert losses[-1] < 0.3 * losses[0]
+    for name in ("loss.png", "shapes.png", "checkpoint.pt", "shapes/balls/ball.ply"):
+        assert (out / name).is_file(), name
+    # Meshes are written where the input was.
+    ring = io.load_mesh(out / "shapes" / "ring-0.25.ply")
+    middle = (ring.vertices.amin(dim=0) + ring.vertices.amax(dim=0)) / 2
+    assert_close(middle, torch.tensor([5.0, 0.0, 0.0]).double(), rtol=0, atol=0.5)
+    assert float(np.ptp(ring.vertices.numpy()[:, 0])) == pytest.approx(17.0, rel=0.1)
+    assert "mean RMS" in capsys.readouterr().out
+
+    model = AutoDecoder.load(out)
+    surface = diffiso.isosurface(model.field("ring-0.25"), -1.0, 1.0, 32)
+    assert surface.euler_number() == 0
+    with pytest.raises(KeyError, match="shape must be one of"):
+        model.field("cube")
+
+    # A ring between those that were learned, found from its mesh.
+    unseen = diffiso.isosurface(shapes.Torus(0.6, 0.2), -1.0, 1.0, 32)
+    io.save_mesh(tmp_path / "unseen.ply", unseen)
+    mesh = tmp_path / "unseen.ply"
+    code = ["encode", str(out), str(mesh), "-o", str(tmp_path / "found.ply")]
+    quickly = ["--steps", "150", "--points", "512", "--samples.count", "4000"]
+    assert main([*code, *quickly, "--resolution", "24", "--distance-samples", "500"]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["metrics"]
+    assert len(found["code"]) == 4
+    assert found["distance"]["rms_share_of_side"] < 0.03
+    assert (tmp_path / "found.png").is_file()
+    assert float(io.load_mesh(tmp_path / "found.ply").vertices.abs().max()) < 0.9
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(meshes, tmp_path):
+    """SIGKILL at any moment: while samples are measured, between checkpoints, while one is made."""
+    program = (
+        "import sys; from diffiso.pipelines.auto_decoder import training, train, TrainSettings;"
+        "from diffiso.run import read_settings; import torch;"
+        "torch.set_num_threads(1); training._SAVE_EVERY = 0.0; training._RECORD_EVERY = 5;"
+        "train(read_settings(TrainSettings, sys.argv[1]))"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name in ("whole", "killed"):
+        settings = quick(
+            meshes,
+            tmp_path / name,
+            resume=True,
+            steps=1500,
+            code_norm=0.5,
+            decoder=DecoderSettings(latent_size=4, width=32, depth=3, skips=(1,), dropout=0.2),
+        )
+        write_settings(tmp_path / f"{name}.json", settings)
+    command = [sys.executable, "-c", program]
+    whole = subprocess.Popen([*command, str(tmp_path / "whole.json")], env=environment)
+    resumed = 0
+    for seconds in (0.3, 0.8):
+        run = subprocess.Popen([*command, str(tmp_path / "killed.json")], env=environment)
+        folder = tmp_path / "killed"
+        began = state_of(folder)["step"] if (folder / "checkpoint.pt").is_file() else 0
+        while run.poll() is None and not (folder / "checkpoint.pt").is_file():
+            time.sleep(0.02)
+        time.sleep(seconds)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        resumed += began < state_of(folder)["step"] < 1500
+    assert resumed > 0
+    assert (
+        subprocess.run([*command, str(tmp_path / "killed.json")], env=environment).returncode == 0
+    )
+    assert whole.wait() == 0
+    assert state_of(tmp_path / "killed")["step"] == 1500
+    assert_same_state(state_of(tmp_path / "whole"), state_of(tmp_path / "killed"))
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_two_processes_match_one(meshes, tmp_path):
+    for name in ("one", "two"):
+        write_settings(tmp_path / f"{name}.json", quick(meshes, tmp_path / name, steps=60))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    train_it = ["-m", "diffiso", "train", str(meshes), "--settings"]
+    subprocess.run(
+        [sys.executable, *train_it, str(tmp_path / "one.json")], env=environment, check=True
+    )
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run(
+        [sys.executable, *torchrun, *train_it, str(tmp_path / "two.json")],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
+    assert one["names"] == two["names"]
+    for place, tensor in flat(one["model"]):
+        other = dict(flat(two["model"]))[place]
+        # Sums in another order, 6e-8 each, that Adam's division by small second moments magnifies
+        # over 60 steps of at most 2e-3: measured 2e-6.
+        assert_close(other, tensor, rtol=0, atol=5e-5)
+    for (_, first), (_, second) in zip(one["history"], two["history"], strict=True):
+        assert second == pytest.approx(first, rel=1e-4)
+
+
+def test_a_second_run_does_not_overwrite_the_first(meshes, tmp_path):
+    settings = quick(meshes, tmp_path / "run", steps=5)
+    train(settings, say=lambda line: None)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: output must be a folder without"):
+        train(settings)
+    again = dataclasses.replace(settings, resume=True)
+    with pytest.raises(ValueError, match=r"settings must be those .* got learning_rate 0\.005"):
+        train(dataclasses.replace(again, learning_rate=1e-3), say=lambda line: None)
+    other = DecoderSettings(latent_size=4, width=16, depth=3, skips=())
+    with pytest.raises(
+        ValueError, match="settings must be those of the run it resumes, got decoder"
+    ):
+        train(dataclasses.replace(again, decoder=other), say=lambda line: None)
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    io.save_mesh(fewer / "ring-0.15.ply", io.load_mesh(meshes / "ring-0.15.ply"))
+    with pytest.raises(ValueError, match=r"shapes must be those .* balls/ball, ring-0\.25"):
+        train(dataclasses.replace(again, source=str(fewer)), say=lambda line: None)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    # A finished run that is resumed has nothing left to learn, and reports again.
+    result = train(again, say=lambda line: None)
+    assert result is not None
+    assert state_of(tmp_path / "run")["step"] == 5
+
+
+def test_codes_keep_their_norm(meshes, tmp_path):
+    settings = quick(meshes, tmp_path / "run", steps=20, code_norm=0.5, code_deviation=2.0)
+    train(settings, say=lambda line: None)
+    codes = state_of(tmp_path / "run")["model"]["codes.weight"]
+    assert float(codes.norm(dim=1).max()) <= 0.5
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be positive, got 0"),
+        ({"points_per_shape": 7}, "points_per_shape must be even, got 7"),
+        ({"resolution": 1}, "resolution must be at least 2, got 1"),
+        ({"learning_rate": math.nan}, "learning_rate must be finite, got nan"),
+        ({"code_norm": 0.0}, "code_norm must be positive"),
+        ({"schedule": "steps"}, "schedule must be"),
+    ],
+)
+def test_impossible_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainSettings("meshes", **changes)
+
+
+def test_a_diverging_run_stops(meshes, tmp_path):
+    settings = quick(meshes, tmp_path / "run", learning_rate=1e38, clamp=0.0)
+    with pytest.raises(RuntimeError, match=r"the loss must stay finite, got (nan|inf) near step"):
+        train(settings, say=lambda line: None)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_checkpoints_that_are_none(meshes, tmp_path):
+    settings = quick(meshes, tmp_path / "run", steps=2)
+    train(settings, say=lambda line: None)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: .*cut short"):
+        train(dataclasses.replace(settings, resume=True), say=lambda line: None)
+    with pytest.raises(ValueError, match="cut short"):
+        AutoDecoder.load(checkpoint)
+    state = {"model": {}, "kind": "something else"}
+    save_checkpoint(checkpoint, state)
+    with pytest.raises(ValueError, match="must be a checkpoint of diffiso train, got another"):
+        AutoDecoder.load(checkpoint)
+    with pytest.raises(ValueError, match="must be a checkpoint of diffiso train, got another"):
+        train(dataclasses.replace(settings, resume=True), say=lambda line: None)
+    with pytest.raises(FileNotFoundError, match="checkpoint not found"):
+        AutoDecoder.load(tmp_path)
+
+
+def test_outputs_that_cannot_be_written_are_found_first(meshes, tmp_path):
+    (tmp_path / "file").write_text("in the way\n")
+    with pytest.raises(OSError, match="file"):
+        train(quick(meshes, tmp_path / "file" / "run"))
+    with pytest.raises(ValueError, match="name must end in"):
+        encode(EncodeSettings(str(tmp_path), str(meshes), str(tmp_path / "out.txt")))
