@@ -5,8 +5,9 @@ from importlib.metadata import version as _version
 
 __version__ = _version("diffiso")
 
-from diffiso import layers, shapes
+from diffiso import fields, layers, losses, metrics, shapes
 from diffiso.build_info import build_info
+from diffiso.camera import Camera
 from diffiso.ops import (
     GridSample,
     isosurface,
@@ -19,15 +20,19 @@ from diffiso.ops import (
 from diffiso.types import Grid, Mesh, MeshBatch
 
 __all__ = [
+    "Camera",
     "Grid",
     "GridSample",
     "Mesh",
     "MeshBatch",
     "build_info",
+    "fields",
     "isosurface",
     "layers",
+    "losses",
     "marching_cubes",
     "mesh_sdf",
+    "metrics",
     "sample_field",
     "sample_grid",
     "shapes",

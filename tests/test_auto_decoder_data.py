@@ -46,7 +46,7 @@ def test_a_folder_is_read_into_the_unit_sphere(meshes):
         reach = shape.mesh.vertices.norm(dim=1).max()
         assert float(reach) == pytest.approx(1 / 1.03)
         original = io.load_mesh(next(meshes.glob(f"{shape.name}.*")))
-        assert_close(shape.frame.outward(shape.mesh).vertices, original.vertices)
+        assert_close(shape.frame.inverse().mesh(shape.mesh).vertices, original.vertices)
 
 
 def test_bad_meshes_are_named_and_skipped(meshes, tmp_path, capsys):
@@ -161,4 +161,4 @@ def test_frames_ignore_vertices_that_no_face_uses():
     )
     frame = unit_frame(mesh)
     assert frame.center == (1.0, 1.0, 0.0)
-    assert frame.scale == pytest.approx(1.03 * math.sqrt(2))
+    assert frame.scale == pytest.approx(1 / (1.03 * math.sqrt(2)))

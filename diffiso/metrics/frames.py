@@ -35,6 +35,11 @@ class Frame:
         """Return a mesh in this frame."""
         return Mesh(self.points(mesh.vertices), mesh.faces)
 
+    def inverse(self) -> Frame:
+        """Return the way back."""
+        x, y, z = (-self.scale * c for c in self.center)
+        return Frame((x, y, z), 1 / self.scale)
+
 
 def fit_frame(reference: Mesh | Tensor, name: FrameName) -> Frame:
     """Return the frame of a reference, to be applied to everything that is compared with it.

@@ -5,7 +5,6 @@ DeepSDF (Park et al., 2019) with the loss of MeshSDF, Eq. 1.
 """
 
 from diffiso.pipelines.auto_decoder.data import (
-    Frame,
     MeshFolder,
     SampleSettings,
     TrainingShape,
@@ -27,7 +26,6 @@ __all__ = [
     "AutoDecoder",
     "EncodeResult",
     "EncodeSettings",
-    "Frame",
     "MeshFolder",
     "SampleSettings",
     "ShapeResult",

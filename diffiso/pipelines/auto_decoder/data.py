@@ -15,36 +15,15 @@ import torch
 from torch import Tensor
 
 from diffiso.io import StrPath, load_mesh, write_file
+from diffiso.metrics import Frame, fit_frame
 from diffiso.run import check_settings, step_generator, track
 from diffiso.shapes import MeshShape, sdf_samples
-from diffiso.types import Mesh, Vector3
+from diffiso.types import Mesh
 
 MESH_FILES = (".ply", ".obj", ".glb", ".stl", ".off")
 BUFFER = 1.03  # free space around the unit sphere's contents, as DeepSDF's preprocessing leaves
 
 Normalize = Literal["sphere", "none"]
-
-
-class Frame(NamedTuple):
-    """Where a shape was before it was moved into [-1, 1]^3: there ``(x - center) / scale``.
-
-    Attributes:
-        center: World coordinates.
-        scale: World units in one unit of the frame.
-    """
-
-    center: Vector3
-    scale: float
-
-    def inward(self, mesh: Mesh) -> Mesh:
-        """Return a mesh of world units in the frame's."""
-        return Mesh(
-            (mesh.vertices - mesh.vertices.new_tensor(self.center)) / self.scale, mesh.faces
-        )
-
-    def outward(self, mesh: Mesh) -> Mesh:
-        """Return a mesh of the frame's units in world units."""
-        return Mesh(mesh.vertices * self.scale + mesh.vertices.new_tensor(self.center), mesh.faces)
 
 
 @dataclass(frozen=True)
@@ -81,7 +60,7 @@ class TrainingShape(NamedTuple):
     Attributes:
         name: Its path in the folder without the ending.
         mesh: Triangles in the frame's units, float64.
-        frame: From there back to world units.
+        frame: From world units to there.
         digest: SHA-256 of vertices and faces in the frame.
     """
 
@@ -156,10 +135,8 @@ def read_shape(path: StrPath, name: str, normalize: Normalize = "sphere") -> Tra
         ValueError: If it is no closed mesh, has no extent, or is too large for the frame.
     """
     mesh = load_mesh(path)
-    frame = unit_frame(mesh) if normalize == "sphere" else Frame((0.0, 0.0, 0.0), 1.0)
-    if not frame.scale > 0:
-        raise ValueError(f"{path}: a shape must have an extent, got one point")
-    solid = MeshShape(frame.inward(mesh), name=str(path))
+    frame = unit_frame(mesh, str(path)) if normalize == "sphere" else Frame()
+    solid = MeshShape(frame.mesh(mesh), name=str(path))
     if min(solid.lower) <= -1 or max(solid.upper) >= 1:
         raise ValueError(
             f"{path}: a shape that is not normalized must lie within -1 and 1, "
@@ -170,15 +147,21 @@ def read_shape(path: StrPath, name: str, normalize: Normalize = "sphere") -> Tra
     return TrainingShape(name, inside, frame, digest)
 
 
-def unit_frame(mesh: Mesh) -> Frame:
+def unit_frame(mesh: Mesh, name: str = "mesh") -> Frame:
     """Return the frame in which a mesh just fits the unit sphere, with DeepSDF's buffer of 3 %.
 
-    The sphere stands around the middle of the bounding box.
+    Args:
+        mesh: Triangles.
+        name: What errors call it.
+
+    Raises:
+        ValueError: If the mesh has no extent.
     """
-    used = mesh.vertices.detach().double()[torch.unique(mesh.faces)]
-    x, y, z = ((used.amin(dim=0) + used.amax(dim=0)) / 2).tolist()
-    reach = (used - used.new_tensor([x, y, z])).norm(dim=1).max()
-    return Frame((x, y, z), BUFFER * float(reach))
+    try:
+        sphere = fit_frame(mesh, "unit_sphere")
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return Frame(sphere.center, sphere.scale / BUFFER)
 
 
 def draw_samples(

@@ -166,7 +166,7 @@ def encode(settings: EncodeSettings, say: Callable[[str], None] = print) -> Enco
         raise RuntimeError(f"encode: {settings.mesh}: the code that was found has no surface")
     say(f"distance  {result.distance}")
     report.metrics |= {"code": code.tolist(), "distance": result.distance.as_dict()}
-    report.files.append(str(save_mesh(output, shape.frame.outward(result.mesh))))
+    report.files.append(str(save_mesh(output, shape.frame.inverse().mesh(result.mesh))))
     if picture is not None:
         sheet = draw_results([result], up=settings.up, size=400)
         report.files.append(str(save_image(picture, sheet)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `diffiso train` learns: a decoder, latent codes, and the way back to world units."""
+"""What `diffiso train` learns: a decoder, latent codes, and the shapes' frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from diffiso.fields import DecoderSettings, DeepSdfDecoder, LatentField, LatentTable
 from diffiso.io import StrPath
-from diffiso.pipelines.auto_decoder.data import Frame
+from diffiso.metrics import Frame
 from diffiso.run import load_checkpoint, load_weights
 
 CHECKPOINT = "checkpoint.pt"
@@ -21,7 +21,7 @@ class AutoDecoder(nn.Module):
     Args:
         settings: The decoder's.
         names: One name a shape.
-        frames: Each shape's way back to world units.
+        frames: Each shape's way from world units into the frame of [-1, 1]^3.
 
     Attributes:
         decoder: (points, code) to signed distances, in the frame of [-1, 1]^3.
@@ -70,7 +70,9 @@ class AutoDecoder(nn.Module):
         state = load_checkpoint(path)
         try:
             settings = DecoderSettings(**state["settings"]["decoder"])
-            frames = [Frame(tuple(center), scale) for center, scale in state["frames"]]
+            frames = [
+                Frame((center[0], center[1], center[2]), scale) for center, scale in state["frames"]
+            ]
             model = AutoDecoder(settings, list(state["names"]), frames)
             weights = state["model"]
         except (KeyError, TypeError) as error:

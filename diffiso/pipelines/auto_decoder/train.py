@@ -75,7 +75,7 @@ def train(settings: TrainSettings, say: Callable[[str], None] = print) -> TrainR
             model.field(shape.name), shape, settings.resolution, settings.distance_samples
         )
         path = check_output(output / "shapes" / f"{shape.name}.ply")
-        report.files.append(str(save_mesh(path, shape.frame.outward(result.mesh))))
+        report.files.append(str(save_mesh(path, shape.frame.inverse().mesh(result.mesh))))
         results.append(result)
     report.lap("extraction")
     report.metrics |= summarize(results) | {
