@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-_PACKAGES = {"igl": "libigl", "PIL": "pillow"}
+_PACKAGES = {"igl": "libigl", "PIL": "pillow", "yaml": "pyyaml"}
 
 
 def require(module: str) -> Any:

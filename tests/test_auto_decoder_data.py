@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import diffiso
 from diffiso import io, shapes
 from diffiso.pipelines.auto_decoder import SampleSettings, TrainSettings, read_mesh_folder
-from diffiso.pipelines.auto_decoder.data import draw_samples, unit_frame
+from diffiso.pipelines.auto_decoder.data import cached_samples, draw_samples, unit_frame
 from diffiso.pipelines.auto_decoder.training import draw_batch, rate, steps_of
 from diffiso.run import step_generator
 from diffiso.shapes import MeshShape
@@ -87,6 +87,13 @@ def test_two_meshes_of_one_name_are_an_error(meshes, tmp_path):
     io.save_mesh(tmp_path / "ball.obj", mesh)
     with pytest.raises(ValueError, match=r"ball\.ply: another mesh of this folder is named 'ball'"):
         read_mesh_folder(tmp_path)
+
+
+def test_samples_that_do_not_fit_the_memory(meshes, tmp_path):
+    shapes = read_mesh_folder(meshes).shapes
+    with pytest.raises(ValueError, match=r"4 shapes must fit the memory, got 10{12}"):
+        cached_samples(shapes, SampleSettings(10**12), tmp_path / "samples", 0)
+    assert not (tmp_path / "samples").exists()
 
 
 def test_samples_are_ordered_signed_distances(meshes):

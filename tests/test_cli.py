@@ -321,6 +321,27 @@ print(found, file=sys.stderr)
     assert done.stderr == "[]\n"
 
 
+def test_the_core_alone_tells_what_is_missing():
+    program = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"jsonargparse", "docstring_parser", "yaml", "trimesh", "PIL"}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refuse())
+from diffiso.cli import main
+assert main(["info"]) == 0
+assert main(["extract", "a.obj", "-o", "b.ply"]) == 2
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["version"] == diffiso.__version__
+    expected = "diffiso: jsonargparse is missing: pip install 'diffiso[pipelines]'\n"
+    assert done.stderr == expected
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_command_explains_every_setting(command, capsys):
     with pytest.raises(SystemExit) as stop:

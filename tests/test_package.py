@@ -47,7 +47,7 @@ class Refuse:
             raise ImportError(f"{name} is optional and was imported")
 
 OPTIONAL = {"trimesh", "skimage", "igl", "scipy", "imageio", "PIL", "rich", "matplotlib", "vtk",
-            "tqdm", "mcubes", "pytest", "embreex"}
+            "tqdm", "mcubes", "pytest", "embreex", "jsonargparse", "yaml", "docstring_parser"}
 sys.meta_path.insert(0, Refuse())
 def offline(*arguments, **options):
     raise OSError("no network")

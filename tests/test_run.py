@@ -170,20 +170,20 @@ from diffiso.run import load_checkpoint, save_checkpoint
 torch.set_num_threads(1)
 path, left_over = Path(sys.argv[1]), 0
 chance = random.Random(0)
+save_checkpoint(path, {"step": 0, "data": torch.zeros(500_000)})
 for attempt in range(40):
     child = os.fork()
     if child == 0:
-        step = load_checkpoint(path)["step"] if path.exists() else 0
+        step = load_checkpoint(path)["step"]
         while True:
             step += 1
             save_checkpoint(path, {"step": step, "data": torch.full((500_000,), float(step))})
     time.sleep(0.02 + chance.uniform(0, 0.02))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    left_over += len(list(path.parent.iterdir())) - path.exists()
-    if path.exists():
-        state = load_checkpoint(path)
-        assert (state["data"] == state["step"]).all() and len(state["data"]) == 500_000
+    left_over += len(list(path.parent.iterdir())) - 1
+    state = load_checkpoint(path)
+    assert (state["data"] == state["step"]).all() and len(state["data"]) == 500_000
     assert len(list(path.parent.iterdir())) <= 2, "what killed runs left piles up"
 save_checkpoint(path, {"step": load_checkpoint(path)["step"]})
 print(left_over, state["step"], [p.name for p in path.parent.iterdir()])

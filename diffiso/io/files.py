@@ -152,7 +152,7 @@ def _try_folder(folder: Path, wanted: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder / "probe")
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have taken it for stale
     except OSError as error:
         raise OSError(f"{wanted}: cannot be written ({error.strerror or error})") from error
 

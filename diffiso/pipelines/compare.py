@@ -130,7 +130,7 @@ def scale_end(mesh: ErrorMap, reference: ErrorMap) -> float:
 def draw_errors(
     mesh: ErrorMap, reference: ErrorMap, end: float, settings: CompareSettings
 ) -> view.Image:
-    """Return both surfaces from two sides, coloured by their distance to the other, with a scale.
+    """Return both surfaces side by side, coloured by their distance to the other, with a scale.
 
     Args:
         mesh: The surface that is judged.
@@ -141,12 +141,16 @@ def draw_errors(
     # Both from the same places, so that one can look back and forth.
     points = torch.cat([mesh.mesh.vertices.cpu(), reference.mesh.vertices.cpu()])
     cameras = [view.fit_view(points, azimuth, up=settings.up) for azimuth in (30.0, 210.0)]
-    images, captions = [], []
+    columns, titles = [], []
     for name, one in ((settings.mesh, mesh), (settings.reference, reference)):
         colors = view.error_colors(one.distances, end)
-        images += view.render_views(one.mesh, cameras, size=settings.image_size, colors=colors)
+        columns.append(
+            view.render_views(one.mesh, cameras, size=settings.image_size, colors=colors)
+        )
         worst, mean = float(one.distances.max()), float(one.distances.mean())
-        captions += [f"{Path(name).name}\nmean {mean:.3g}, worst {worst:.3g}", "from behind"]
+        titles.append(f"{Path(name).name}\nvertices: mean {mean:.3g}, worst {worst:.3g}")
+    images = [picture for row in zip(*columns, strict=True) for picture in row]
+    captions = [*titles, "from behind", "from behind"]
     bar = view.ColorBar(end, "distance to the other surface, world units")
     return view.contact_sheet(images, captions, columns=2, bar=bar)
 

@@ -9,7 +9,7 @@ import torch
 
 from diffiso.fields import FeatureGridField
 from diffiso.ops import isosurface
-from diffiso.run import track
+from diffiso.run import check_settings, track
 from diffiso.shapes import MeshShape, sdf_samples
 from diffiso.types import Mesh
 
@@ -31,6 +31,10 @@ class FitSettings:
     samples: int = 400_000
     learning_rate: float = 5e-3
     resolution: int = 128
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_settings(self, positive=["steps", "batch", "samples", "learning_rate", "resolution"])
 
 
 def fit_field(

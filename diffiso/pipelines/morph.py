@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffiso.fields import DecoderSettings, DeepSdfDecoder
 from diffiso.losses import surface_loss
 from diffiso.ops import isosurface
-from diffiso.run import track
+from diffiso.run import check_settings, track
 from diffiso.shapes import SphereTorus, spheres_and_tori
 from diffiso.types import Mesh
 
@@ -51,6 +51,12 @@ class MorphSettings:
     learning_rate: float = 0.03
     resolution: int = 48
     surface_points: int = 4000
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        counts = ["shapes", "latent_size", "training_steps", "points", "steps"]
+        sizes = ["start_radius", "target", "learning_rate", "resolution", "surface_points"]
+        check_settings(self, positive=[*counts, *sizes], not_negative=["code_penalty"])
 
 
 class Family(NamedTuple):

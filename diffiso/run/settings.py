@@ -347,6 +347,7 @@ def _owner(cls: type, owner: str) -> type:
 
 def _summary(cls: type) -> str:
     text = (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip(".")
+    text = re.sub(r":\w+:`([^`]+)`", r"\1", text).split(";")[0]
     return text[:1].lower() + text[1:]
 
 

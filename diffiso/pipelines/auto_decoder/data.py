@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffiso.io import StrPath, load_mesh, write_file
 from diffiso.metrics import Frame, fit_frame
-from diffiso.run import check_settings, step_generator, track
+from diffiso.run import check_settings, memory_bytes, step_generator, track
 from diffiso.shapes import MeshShape, sdf_samples
 from diffiso.types import Mesh
 
@@ -202,21 +202,28 @@ def cached_samples(
         seed: Seed of the draws.
 
     Raises:
+        ValueError: If all of them do not fit the memory.
         OSError: If a file cannot be written.
     """
+    need, have = 16 * len(shapes) * settings.count, memory_bytes()
+    if 0 < have < need:
+        raise ValueError(
+            f"samples.count: {len(shapes)} shapes must fit the memory, got {settings.count}, "
+            f"which takes {need / 2**30:.0f} of {have / 2**30:.0f} GiB"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for shape in track(shapes, "measuring signed distances"):
+    samples = torch.empty(len(shapes), settings.count, 4)
+    for index, shape in enumerate(track(shapes, "measuring signed distances")):
         text = f"{shape.digest} {settings} {seed}"
         path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
         if path.is_file():
             # Written whole or not at all, under a name that says what it holds.
-            parts.append(torch.from_numpy(np.load(path)))
+            samples[index] = torch.from_numpy(np.load(path))
             continue
         # By the shape's own digest: what is drawn does not depend on the other shapes.
         part = draw_samples(shape, settings, step_generator(seed, int(shape.digest[:12], 16)))
         buffer = bytes_io.BytesIO()
         np.save(buffer, part.numpy())
         write_file(path, buffer.getvalue())
-        parts.append(part)
-    return torch.stack(parts)
+        samples[index] = part
+    return samples

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of commands: each is a settings dataclass and a function of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, and where its pipeline stands; nothing is imported before it is chosen.
+
+    Attributes:
+        name: What one types.
+        summary: What it does, in a line.
+        text: What it does, in a few.
+        usage: What must be given.
+        examples: Command lines without `diffiso`, and what each does.
+        module: Module of `diffiso.pipelines`.
+        settings: Name of its settings dataclass there.
+        function: Name of the function that takes such settings.
+        positional: Settings given by place.
+        metavars: What stands for their values in the help.
+        presets: Flags that choose a method of the settings dataclass, and what they are good for;
+            it takes the settings that have no default, and returns all.
+        threads: CPU threads unless told otherwise; None leaves it to torch.
+    """
+
+    name: str
+    summary: str
+    text: str
+    usage: str
+    examples: tuple[tuple[str, str], ...]
+    module: str
+    settings: str
+    function: str
+    positional: tuple[str, ...] = ()
+    metavars: Mapping[str, str] = field(default_factory=dict)
+    presets: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+
+
+COMMANDS = (
+    Command(
+        name="extract",
+        summary="mesh or volume in, surface out, with its distance, a picture and a report",
+        text="Write the level set of a closed mesh's signed distances, or of a volume, as a mesh. "
+        "A picture (.png) and a report (.json) go beside it.",
+        usage="MESH|VOLUME.npy -o OUT.ply",
+        examples=(
+            (
+                "extract bunny.obj -o bunny.ply --resolution 256",
+                "mesh to signed distances to surface; bunny.png and bunny.json appear beside it",
+            ),
+            (
+                "extract scan.npy -o scan.glb --level 0.5 --close-boundary",
+                "the level set of a volume (X, Y, Z) of floats, capped where it leaves the box",
+            ),
+        ),
+        module="extract",
+        settings="ExtractSettings",
+        function="extract",
+        positional=("source",),
+        metavars={"source": "MESH|VOLUME.npy", "output": "OUT.ply"},
+    ),
+    Command(
+        name="compare",
+        summary="how far two meshes are apart: scores with their floors, and a picture of errors",
+        text="Score a mesh against a reference with the metrics of the papers, each beside the "
+        "least value that its sampling can show. A report (.json) and a picture (.png) of both "
+        "meshes, coloured by their distance, go to the output.",
+        usage="MESH REFERENCE [-o OUT.json]",
+        examples=(
+            ("compare bunny.ply bunny.obj", "print a table, write comparison.json and .png"),
+            (
+                "compare bunny.ply bunny.obj --colored errors.glb",
+                "also the mesh itself, coloured by its distance",
+            ),
+        ),
+        module="compare",
+        settings="CompareSettings",
+        function="compare_files",
+        positional=("mesh", "reference"),
+        metavars={"mesh": "MESH", "reference": "REFERENCE", "output": "OUT.json"},
+    ),
+    Command(
+        name="shapes",
+        summary="a folder of closed meshes to try things on, made from nothing",
+        text="Write procedural solids as closed meshes (.ply), and a picture of them.",
+        usage="[-o FOLDER]",
+        examples=(("shapes -o solids --count 20", "twenty solids to train on"),),
+        module="shapes",
+        settings="ShapesSettings",
+        function="make_shapes",
+        metavars={"output": "FOLDER"},
+    ),
+    Command(
+        name="train",
+        summary="one network and a latent code a shape for a folder of meshes",
+        text="Learn the closed meshes of a folder: one network for all, a latent code for each "
+        "(DeepSDF; MeshSDF, Eq. 1). Can be killed and resumed, and runs under torchrun.",
+        usage="MESH_FOLDER [-o FOLDER]",
+        examples=(
+            (
+                "train solids -o run",
+                "learn the closed meshes in solids/; everything lands in run/",
+            ),
+            ("train solids -o run --resume", "go on after it was stopped"),
+        ),
+        module="auto_decoder",
+        settings="TrainSettings",
+        function="train",
+        positional=("source",),
+        metavars={"source": "MESH_FOLDER", "output": "FOLDER"},
+        presets={"official": "those of DeepSDF's code, for a GPU and thousands of shapes"},
+    ),
+    Command(
+        name="encode",
+        summary="find the latent code of a mesh that a trained network has not seen",
+        text="Find the latent code with which a trained network comes nearest to a closed mesh, "
+        "and write its surface; a picture (.png) and a report (.json) go beside it.",
+        usage="RUN_FOLDER MESH [-o OUT.ply]",
+        examples=(
+            ("encode run stool.obj -o stool.ply", "the network of `diffiso train`, another mesh"),
+        ),
+        module="auto_decoder",
+        settings="EncodeSettings",
+        function="encode",
+        positional=("checkpoint", "mesh"),
+        metavars={"checkpoint": "RUN_FOLDER", "mesh": "MESH", "output": "OUT.ply"},
+    ),
+    Command(
+        name="demo",
+        summary="fit a neural field to a mesh; turn a sphere into a torus",
+        text="Fit a small neural field to a mesh and extract it; learn spheres and tori, and turn "
+        "a sphere into a torus by gradient descent through mesh vertices (MeshSDF, section 4.1).",
+        usage="[--mesh FILE] [-o FOLDER]",
+        examples=(
+            ("demo", "on a built-in shape, in two minutes; pictures and meshes in diffiso-demo/"),
+            ("demo --mesh bunny.obj -o bunny-demo", "on a closed mesh of yours"),
+        ),
+        module="demo",
+        settings="DemoSettings",
+        function="demo",
+        metavars={"mesh": "FILE", "output": "FOLDER"},
+        presets={"quick": "coarse, in a few seconds"},
+        # Its networks are small: a second thread gains little, and loses much on shared cores.
+        threads=1,
+    ),
+)
