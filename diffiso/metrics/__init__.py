@@ -20,7 +20,14 @@ from diffiso.metrics.error_map import ErrorMap, error_map
 from diffiso.metrics.frames import Frame, FrameName, fit_frame
 from diffiso.metrics.overlap import surface_iou, volume_iou
 from diffiso.metrics.protocols import PROTOCOLS, Protocol
-from diffiso.metrics.sampling import CloudMetric, Score, SurfaceCloud, on_meshes, sample_evenly
+from diffiso.metrics.sampling import (
+    CloudMetric,
+    Score,
+    SurfaceCloud,
+    on_meshes,
+    sample_evenly,
+    sampling_limit,
+)
 from diffiso.metrics.surfaces import (
     Hausdorff,
     SurfaceDistance,
@@ -60,6 +67,7 @@ __all__ = [
     "normal_consistency",
     "on_meshes",
     "sample_evenly",
+    "sampling_limit",
     "surface_distance",
     "surface_iou",
     "vertex_distance",

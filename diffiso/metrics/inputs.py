@@ -28,9 +28,6 @@ def check_clouds(function: str, **clouds: Tensor) -> None:
             raise ValueError(f"{function}: {name} must hold at least one point, got none")
         if cloud.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{function}: {name} must be float32 or float64, got {cloud.dtype}")
-        bad = int((~cloud.isfinite()).any(dim=1).sum())
-        if bad:
-            raise ValueError(f"{function}: {name} must be finite, got {bad} points that are not")
     for what in ("dtype", "device"):
         kinds = [str(getattr(cloud, what)) for cloud in clouds.values()]
         if len(set(kinds)) > 1:
@@ -38,6 +35,10 @@ def check_clouds(function: str, **clouds: Tensor) -> None:
                 f"{function}: {' and '.join(clouds)} must have one {what}, "
                 f"got {' and '.join(kinds)}"
             )
+    for name, cloud in clouds.items():
+        bad = int((~cloud.isfinite()).any(dim=1).sum())
+        if bad:
+            raise ValueError(f"{function}: {name} must be finite, got {bad} points that are not")
 
 
 def checked_mesh(function: str, name: str, mesh: Mesh) -> Mesh:

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from diffiso.metrics.clouds import FScore, chamfer, cloud_hausdorff, f_score, normal_consistency
 from diffiso.metrics.frames import FrameName
 from diffiso.metrics.overlap import surface_iou
-from diffiso.metrics.sampling import CloudMetric, Score, SurfaceCloud, on_meshes
+from diffiso.metrics.sampling import CloudMetric, Score, SurfaceCloud, on_meshes, sampling_limit
 from diffiso.metrics.transport import EarthMover, earth_mover
 from diffiso.types import Mesh
 
@@ -60,16 +61,27 @@ class Protocol:
             >>> abs(score.value / score.limit - 1) < 0.1
             True
         """
-        return on_meshes(
-            self.metric,
-            mesh,
-            reference,
-            count=self.count,
-            frame=self.frame,
-            evenly=self.evenly,
-            scale=self.scale,
-            generator=generator,
-        )
+        return on_meshes(self.metric, mesh, reference, generator=generator, **self._sampling())
+
+    def limit(self, reference: Mesh, generator: torch.Generator | None = None) -> float:
+        """Return what a perfect surface scores, in one draw; see `sampling_limit`.
+
+        Args:
+            reference: The surface to compare with.
+            generator: Source of the draws, on the CPU.
+
+        Raises:
+            ValueError: If the mesh has no faces or no area or is not finite.
+        """
+        return sampling_limit(self.metric, reference, generator=generator, **self._sampling())
+
+    def _sampling(self) -> dict[str, Any]:
+        return {
+            "count": self.count,
+            "frame": self.frame,
+            "evenly": self.evenly,
+            "scale": self.scale,
+        }
 
 
 def _squared(cloud: SurfaceCloud, reference: SurfaceCloud) -> float:
