@@ -103,8 +103,8 @@ def test_ops_have_a_kernel_a_fake_and_a_backward():
             assert f"{name}_backward" in names
 
 
-# Direction of imports: _C, geometry <- types, camera <- ops <- layers, losses <- fields <- pipelines
-# <- cli.
+# Direction of imports: _C, geometry <- types, camera <- ops <- layers, losses <- fields <-
+# pipelines <- cli.
 
 RANKS = {
     "_C": 0, "geometry": 0, "build_info": 1, "types": 1, "extras": 1, "camera": 1, "reference": 2,

@@ -11,6 +11,7 @@ from diffiso.shapes.csg import Difference, Placed, Shape, Union, rotation_matrix
 from diffiso.shapes.primitives import Box, Capsule, Sphere, Torus
 
 _BLEND = 0.06  # width of the seams between parts, in units of the box
+_ROUND = 0.06  # radius of the edges of boxes: grids of a hundred cells can hold them
 
 
 def assorted_solids(count: int, generator: torch.Generator | None = None) -> list[Shape]:
@@ -55,7 +56,7 @@ def _part(generator: torch.Generator | None) -> Shape:
     kind = int(torch.randint(4, (1,), generator=generator))
     a, b, c = torch.rand(3, generator=generator).tolist()
     if kind == 0:
-        return Box((0.2 + 0.3 * a, 0.15 + 0.25 * b, 0.15 + 0.2 * c))
+        return Box((0.14 + 0.3 * a, 0.09 + 0.25 * b, 0.09 + 0.2 * c)).grown(_ROUND)
     if kind == 1:
         return Sphere(0.3 + 0.2 * a)
     if kind == 2:
