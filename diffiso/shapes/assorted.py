@@ -49,7 +49,7 @@ def _solid(generator: torch.Generator | None, *, pierced: bool) -> Shape:
     if not pierced:
         return whole
     hole = Placed(Capsule((-2.0, 0.0, 0.0), (2.0, 0.0, 0.0), 0.12), _rotation(generator))
-    return Difference(whole, hole, smooth=_BLEND / 2)
+    return Difference(whole, hole, smooth=_BLEND)
 
 
 def _part(generator: torch.Generator | None) -> Shape:
