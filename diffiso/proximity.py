@@ -98,7 +98,10 @@ def _measure_all(points: Tensor, cloud: Tensor, count: int) -> Neighbors:
         pairs = torch.cdist(part, cloud, compute_mode="donot_use_mm_for_euclid_dist")
         parts.append(pairs.topk(count, dim=1, largest=False))
     if not parts:
-        return Neighbors(points.new_empty(0, count), torch.empty(0, count, dtype=torch.int64))
+        return Neighbors(
+            points.new_empty(0, count),
+            torch.empty(0, count, dtype=torch.int64, device=points.device),
+        )
     return Neighbors(torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts]))
 
 

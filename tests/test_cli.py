@@ -374,23 +374,3 @@ def test_version(capsys):
 def test_info_is_json(capsys):
     assert main(["info", "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == diffiso.__version__
-
-
-# Measures.
-
-
-def sphere_mesh(radius, resolution=32):
-    mesh = diffiso.isosurface(shapes.Sphere(radius), -1.0, 1.0, resolution)
-    return Mesh(mesh.vertices.detach(), mesh.faces)
-
-
-def test_surface_distance_has_no_floor_and_measures_offsets():
-    inner, outer = sphere_mesh(0.6), sphere_mesh(0.7)
-    same = surface_distance(inner, inner, 5000)
-    assert same.rms < 1e-7
-    apart = surface_distance(inner, outer, 5000)
-    # Chords of cells of 1/16 sag by up to (1/16)^2 / (8 * 0.6) = 8e-4.
-    assert apart.there == pytest.approx(0.1, abs=2e-3)
-    assert apart.back == pytest.approx(0.1, abs=2e-3)
-    assert apart.side == pytest.approx(1.4, abs=2e-3)
-    assert apart.worst >= apart.rms

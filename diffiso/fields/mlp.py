@@ -142,8 +142,8 @@ class Mlp(nn.Module):
         width, inputs = self.last.weight.shape[1], self._hidden_layers()[0].weight.shape[1]
         draw = torch.Generator().manual_seed(0)
         count = max(2048, 8 * width)
-        points = functional.normalize(torch.randn(count, 3, generator=draw))
-        points *= 2 * radius * torch.rand(count, 1, generator=draw).sqrt()
+        points = functional.normalize(torch.randn(count, 3, generator=draw, device=draw.device))
+        points *= 2 * radius * torch.rand(count, 1, generator=draw, device=draw.device).sqrt()
         points = points.to(self.last.weight)
         features = encode(points)
         code_size = inputs - features.shape[1]

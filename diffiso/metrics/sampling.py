@@ -122,7 +122,7 @@ def sampling_limit(
     """Return what a perfect surface scores: a metric between two samples of the reference.
 
     One draw of the limit that `on_meshes` gives beside a score. Some scatter a lot from draw to
-    draw: assignments by 7 %, largest distances by 5 %.
+    draw: assignments of 2,048 points by 7 to 13 %, largest distances by 5 %.
 
     Args:
         metric: Takes two clouds and returns what has a float.

@@ -30,7 +30,10 @@ Attributes = Callable[[Tensor], Tensor]
 MEMORY_BUDGET = 2**30  # bytes
 
 _PROBE_POINTS = 256
-_LARGEST_CHUNK = 2**18  # points: larger ones leave the caches and gain nothing
+_LARGEST_CHUNK = 2**18  # points
+# Bytes that a field may work on at a time on the CPU. An 8 x 128 network takes 1.6 times as long in
+# pieces of four times as much: its layers' values leave the caches and need fresh pages every time.
+_LARGEST_CHUNK_CPU = 2**24
 
 
 def isosurface(
@@ -315,4 +318,6 @@ def _chunk_size(field: Field, probe: Tensor, memory_budget: int) -> int:
             f"isosurface: memory_budget must hold one point of this field, {per_point:.0f} bytes, "
             f"got {memory_budget}"
         )
+    if probe.device.type == "cpu":
+        chunk = min(chunk, int(_LARGEST_CHUNK_CPU / per_point) + 1)
     return min(chunk, _LARGEST_CHUNK)
