@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffiso.camera import Up
 from diffiso.view._raytrace import Array, Frame, single, unit
-
-Up = Literal["y", "z"]
 
 
 @dataclass(frozen=True)

@@ -93,4 +93,5 @@ def draw_results(
         images.append(view.render(result.mesh, camera, size=size, colors=colors))
         captions.append(f"RMS {100 * result.distance.rms / result.distance.side:.3f}%")
     columns = 2 * min(3, len(images) // 2)
-    return view.contact_sheet(images, captions, columns=columns, title=title)
+    bar = view.ColorBar(100 * _WORST_COLOR, "distance to the mesh, % of the longest side")
+    return view.contact_sheet(images, captions, columns=columns, title=title, bar=bar)
