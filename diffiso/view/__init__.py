@@ -5,7 +5,8 @@ Pictures are ray traced on the CPU: they need no display and no OpenGL, and the 
 same picture. Needs the extra `pipelines`.
 """
 
-from diffiso.view.cameras import Up, View, fit_view
+from diffiso.camera import Up
+from diffiso.view.cameras import View, fit_view
 from diffiso.view.colors import CLAY, SAGE, SLATE, Color, error_colors
 from diffiso.view.drawing import Image, render, render_views, turntable
 from diffiso.view.sheets import ColorBar, contact_sheet
