@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffiso.camera import Up
 from diffiso.types import Mesh
 from diffiso.view._raytrace import (
     BAKED_RAYS,
@@ -31,7 +32,7 @@ from diffiso.view._shading import (
     shade,
     surface_at,
 )
-from diffiso.view.cameras import Up, View, camera_rays, fit_view
+from diffiso.view.cameras import View, camera_rays, fit_view
 from diffiso.view.colors import CLAY, Color, linear_of_srgb, srgb_of_linear
 
 Image = NDArray[np.uint8]
