@@ -7,13 +7,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffiso import view
-from diffiso.fields import DeepSdfDecoder
 from diffiso.io import MESH_SUFFIXES, check_output, save_image, save_mesh
 from diffiso.losses import clamped_l1
 from diffiso.pipelines.auto_decoder.data import (
@@ -41,7 +40,9 @@ class EncodeSettings:
         points: Points of each step.
         learning_rate: Largest rate; falls to zero along a cosine.
         code_penalty: Weight of the code's squared norm.
-        code_deviation: Standard deviation of the starting code's entries.
+        start: "learned" starts from the learned code that fits best, "random" near zero, as
+            DeepSDF does.
+        code_deviation: Standard deviation of a random starting code's entries.
         clamp: Distances beyond it count as equal; 0 clamps nothing.
         resolution: Cells along each axis of the mesh.
         distance_samples: Points for its distance.
@@ -64,6 +65,7 @@ class EncodeSettings:
     points: int = 8192
     learning_rate: float = 5e-3
     code_penalty: float = 1e-4
+    start: Literal["learned", "random"] = "learned"
     code_deviation: float = 0.01
     clamp: float = 0.1
     resolution: int = 128
@@ -103,24 +105,27 @@ class EncodeResult(NamedTuple):
     report: Path
 
 
-def find_code(decoder: DeepSdfDecoder, samples: Tensor, settings: EncodeSettings) -> Tensor:
+def find_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> Tensor:
     """Return the latent code (L,) with which a decoder comes nearest to signed distances.
 
     DeepSDF's inference: descent on the code alone, the network as it is.
 
     Args:
-        decoder: A trained network; left as it was.
+        model: A trained network and its codes; left as it was.
         samples: (N, 4) points in the frame and their signed distances.
         settings: How to search.
 
     Raises:
         RuntimeError: If the code is not finite.
     """
-    like = next(decoder.parameters())
-    samples = samples.to(like)
+    decoder = model.decoder.eval()
+    samples = samples.to(model.codes.weight)
     draw = step_generator(settings.seed, 3)
-    start = torch.randn(decoder.settings.latent_size, generator=draw) * settings.code_deviation
-    code = start.to(like).requires_grad_()
+    if settings.start == "learned":
+        code = _best_learned_code(model, samples[:: -(-len(samples) // settings.points)], settings)
+    else:
+        start = torch.randn(decoder.settings.latent_size, generator=draw)
+        code = (start * settings.code_deviation).to(samples).requires_grad_()
     optimizer = torch.optim.Adam([code], settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for _ in track(range(settings.steps), "searching the code"):
@@ -134,6 +139,16 @@ def find_code(decoder: DeepSdfDecoder, samples: Tensor, settings: EncodeSettings
     if not bool(code.isfinite().all()):
         raise RuntimeError("encode: the code must stay finite; a smaller learning_rate may help")
     return code.detach()
+
+
+@torch.no_grad()
+def _best_learned_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> Tensor:
+    """Return a copy of the learned code with the smallest loss on samples (N, 4)."""
+    losses = [
+        clamped_l1(model.decoder(samples[:, :3], code), samples[:, 3], settings.clamp or None)
+        for code in model.codes.weight
+    ]
+    return model.codes.weight[int(torch.stack(losses).argmin())].clone().requires_grad_()
 
 
 def encode(settings: EncodeSettings, say: Callable[[str], None] = print) -> EncodeResult:
@@ -159,7 +174,7 @@ def encode(settings: EncodeSettings, say: Callable[[str], None] = print) -> Enco
     shape = read_shape(settings.mesh, Path(settings.mesh).stem, settings.normalize)
     samples = draw_samples(shape, settings.samples, step_generator(settings.seed, 4))
     report.lap("samples")
-    code = find_code(model.decoder, samples, settings)
+    code = find_code(model, samples, settings)
     say(f"code      norm {float(code.norm()):.3g}; {report.lap('code'):.0f} s")
     result = judge(model.decoder.field(code), shape, settings.resolution, settings.distance_samples)
     if result.distance is None:
