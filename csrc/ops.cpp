@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every op's schema: the table of contents of the C++ side. Shapes: B grids of (X, Y, Z) nodes, V
-// vertices, F faces, P points. Dtypes: `values` is floating, all other floats have the dtype that
+// Every op's schema: the table of contents of the C++ side. Shapes: B grids of (X, Y, Z) nodes, R
+// bricks of a sparse grid, V vertices, F faces, P points. Dtypes: `values` is floating, all other floats have the dtype that
 // values are computed in (float32 below float64), and indices are int64 but for int32 faces.
 #include "common/torch.h"
 
@@ -17,6 +17,19 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
       "marching_cubes_backward(Tensor grad_vertices, Tensor values, Tensor level, Tensor edges, "
       "Tensor vertex_offsets, float[] spacing, bool close_boundary) -> (Tensor, Tensor)");
 
+  // values (R, 8, 8, 8), table (TX, TY, TZ) int32, coordinates (R, 3) int32, level (1,)
+  //   -> vertices (V, 3), faces (F, 3), edges (V,) or (0,)
+  m.def(
+      "marching_cubes_bricks(Tensor values, Tensor table, Tensor coordinates, Tensor level, "
+      "int[] nodes, float[] lower, float[] spacing, bool int32_faces, bool with_edges) "
+      "-> (Tensor, Tensor, Tensor)");
+  // grad_vertices (V, 3), and what the forward had and gave
+  //   -> grad_values (R, 8, 8, 8), grad_level (1,)
+  m.def(
+      "marching_cubes_bricks_backward(Tensor grad_vertices, Tensor values, Tensor table, "
+      "Tensor coordinates, Tensor level, Tensor edges, int[] nodes, float[] spacing) "
+      "-> (Tensor, Tensor)");
+
   // values (B, X, Y, Z), points (B, P, 3) -> sdf (B, P), gradient (B, P, 3)
   m.def(
       "sample_grid(Tensor values, Tensor points, float[] lower, float[] spacing) "
@@ -25,6 +38,16 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
   m.def(
       "sample_grid_backward(Tensor? grad_sdf, Tensor? grad_gradient, Tensor values, Tensor points, "
       "float[] lower, float[] spacing, bool deterministic) -> (Tensor, Tensor)");
+
+  // values (R, 8, 8, 8), table, coordinates as above, points (P, 3) -> sdf (P,), gradient (P, 3)
+  m.def(
+      "sample_bricks(Tensor values, Tensor table, Tensor coordinates, Tensor points, int[] nodes, "
+      "float[] lower, float[] spacing) -> (Tensor, Tensor)");
+  // grad_sdf (P,), grad_gradient (P, 3) -> grad_values (R, 8, 8, 8), grad_points (P, 3)
+  m.def(
+      "sample_bricks_backward(Tensor? grad_sdf, Tensor? grad_gradient, Tensor values, "
+      "Tensor table, Tensor coordinates, Tensor points, int[] nodes, float[] lower, "
+      "float[] spacing, bool deterministic) -> (Tensor, Tensor)");
 
   // values (B, X, Y, Z), vertices (V, 3) of all grids, vertex_offsets (B + 1,) -> vertices (V, 3)
   m.def(
@@ -35,4 +58,29 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
       "mesh_sdf_backward(Tensor grad_vertices, Tensor values, Tensor vertices, "
       "Tensor vertex_offsets, float[] lower, float[] spacing, bool implicit, bool deterministic) "
       "-> Tensor");
+
+  // The steps of a narrow band, on values (R, 8, 8, 8), table, coordinates as above. Masks are
+  // (R, 8) int64, a bit per node; `asked`: nodes that have been evaluated. None is differentiable.
+  //
+  // Masks of cells to keep or none, reach (8,), level
+  //   -> fine values, table, coordinates, asked, and the nodes (M,) still to be evaluated
+  m.def(
+      "narrow_band_refine(Tensor values, Tensor table, Tensor coordinates, Tensor asked, "
+      "Tensor? keep, int[] nodes, int[] fine_nodes, float[] reach, float level, bool by_bound, "
+      "int dilation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // -> masks of the nodes to evaluate anew, of those on a side, and of those inside
+  m.def(
+      "narrow_band_reuse(Tensor values, Tensor table, Tensor coordinates, Tensor asked, "
+      "int[] nodes, float level, float threshold) -> (Tensor, Tensor, Tensor)");
+  // -> values, table, coordinates, asked, remembered, before, and the nodes (M,) still to be
+  //    evaluated; all empty but the table if there is none
+  m.def(
+      "narrow_band_grow(Tensor values, Tensor table, Tensor coordinates, Tensor asked, "
+      "Tensor remembered, Tensor before, int[] nodes, float level) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // lengths (8,) between corners of a cell, by the axes in which they differ
+  //   -> the steepest pair: its slope, and both nodes (7,) float64
+  m.def(
+      "narrow_band_slope(Tensor values, Tensor table, Tensor coordinates, Tensor asked, "
+      "int[] nodes, float[] lengths) -> Tensor");
 }

@@ -17,9 +17,10 @@ from diffiso.ops import (
     sample_grid,
     vertex_attributes,
 )
-from diffiso.types import Grid, Mesh, MeshBatch
+from diffiso.types import BrickGrid, Grid, Mesh, MeshBatch
 
 __all__ = [
+    "BrickGrid",
     "Camera",
     "Grid",
     "GridSample",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffiso.ops import GridSample, isosurface, marching_cubes, sample_grid
-from diffiso.ops.isosurface import MEMORY_BUDGET
+from diffiso.ops._evaluation import MEMORY_BUDGET
 from diffiso.ops.mesh_sdf import Field, Law
 from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
 

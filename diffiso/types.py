@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The things ops take and give: grids, meshes and batches of meshes."""
+"""The things ops take and give: dense and sparse grids, meshes and batches of meshes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from diffiso import geometry
 from diffiso.geometry import SurfaceSamples
 
 Vector3 = tuple[float, float, float]
+BRICK_SIZE = 8  # nodes of a brick along each axis, as in csrc/core/bricks.h
 
 
 def as_vector3(name: str, value: float | Sequence[float] | Tensor) -> Vector3:
@@ -105,6 +106,141 @@ class Grid:
     def to(self, *args: Any, **kwargs: Any) -> Grid:
         """Return the grid with ``values.to(...)``."""
         return Grid(self.values.to(*args, **kwargs), self.lower, self.spacing)
+
+
+@dataclass(frozen=True, eq=False)
+class BrickGrid:
+    """Samples of a field where they matter: bricks of 8 x 8 x 8 nodes of a box.
+
+    Node (i, j, k) of the box is node (i % 8, j % 8, k % 8) of the brick that stands at (i // 8,
+    j // 8, k // 8) of the table, and sits at ``lower + (i, j, k) * spacing`` in world units. A node
+    in no brick is absent, and so is one whose value is NaN. :func:`marching_cubes` and
+    :func:`sample_grid` take such a grid and treat it as the dense one with NaN at all absent nodes.
+
+    Attributes:
+        values: (R, 8, 8, 8), floating; what lies beyond the box counts for nothing.
+        table: (TX, TY, TZ), int32: which brick stands where, -1 for none; as many as cover
+            ``nodes``.
+        coordinates: (R, 3), int32: where in the table each brick stands.
+        nodes: Number of nodes of the box along each axis.
+        lower: World position of node (0, 0, 0).
+        spacing: World distance of neighbouring nodes along each axis.
+
+    Raises:
+        TypeError: If a tensor has another dtype.
+        ValueError: If shapes do not fit, ``lower`` is not finite or ``spacing`` not positive.
+
+    Example:
+        >>> import torch, diffiso
+        >>> dense = diffiso.sample_field(lambda p: p.norm(dim=1) - 0.5, -1, 1, 32)
+        >>> near = dense.values.abs() < 0.1
+        >>> band = diffiso.Grid(dense.values.where(near, torch.nan), dense.lower, dense.spacing)
+        >>> bricks = diffiso.BrickGrid.from_grid(band)
+        >>> len(diffiso.marching_cubes(bricks).faces) == len(diffiso.marching_cubes(dense).faces)
+        True
+    """
+
+    values: Tensor
+    table: Tensor
+    coordinates: Tensor
+    nodes: tuple[int, int, int]
+    lower: Vector3 = (0.0, 0.0, 0.0)
+    spacing: Vector3 = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Bring the bounds to floats and check shapes and dtypes."""
+        object.__setattr__(self, "lower", as_vector3("BrickGrid: lower", self.lower))
+        object.__setattr__(self, "spacing", as_vector3("BrickGrid: spacing", self.spacing))
+        if min(self.spacing) <= 0:
+            raise ValueError(f"BrickGrid: spacing must be positive, got {self.spacing}")
+        if min(self.nodes) < 2:
+            raise ValueError(f"BrickGrid: nodes must be at least 2 on every axis, got {self.nodes}")
+        shapes = {
+            "values": (self.values, (len(self.coordinates), *(BRICK_SIZE,) * 3)),
+            "table": (self.table, tuple(-(-n // BRICK_SIZE) for n in self.nodes)),
+            "coordinates": (self.coordinates, (len(self.coordinates), 3)),
+        }
+        for name, (tensor, shape) in shapes.items():
+            if tuple(tensor.shape) != shape:
+                raise ValueError(f"BrickGrid: {name} must be {shape}, got {tuple(tensor.shape)}")
+            if name != "values" and tensor.dtype != torch.int32:
+                raise TypeError(f"BrickGrid: {name} must be torch.int32, got {tensor.dtype}")
+        if not self.values.is_floating_point():
+            raise TypeError(f"BrickGrid: values must be floating, got {self.values.dtype}")
+
+    @classmethod
+    def from_bricks(
+        cls,
+        values: Tensor,
+        coordinates: Tensor,
+        nodes: tuple[int, int, int],
+        lower: Vector3 = (0.0, 0.0, 0.0),
+        spacing: Vector3 = (1.0, 1.0, 1.0),
+    ) -> BrickGrid:
+        """Return the grid of some bricks, in their order.
+
+        Args:
+            values: (R, 8, 8, 8), differentiable.
+            coordinates: (R, 3), whole numbers: where each brick stands, in bricks.
+            nodes: Number of nodes of the box along each axis.
+            lower: World position of node (0, 0, 0).
+            spacing: World distance of neighbouring nodes along each axis.
+
+        Raises:
+            ValueError: If two bricks stand in one place or one stands outside the box.
+        """
+        tiles = [-(-n // BRICK_SIZE) for n in nodes]
+        place = coordinates.long()
+        inside = (place >= 0) & (place < place.new_tensor(tiles))
+        if not inside.all():
+            came = place[~inside.all(dim=1)][0].tolist()
+            raise ValueError(f"BrickGrid: coordinates must be below {tuple(tiles)}, got {came}")
+        flat = (place[:, 0] * tiles[1] + place[:, 1]) * tiles[2] + place[:, 2]
+        if len(flat.unique()) != len(flat):
+            raise ValueError("BrickGrid: coordinates must differ, got two bricks in one place")
+        table = torch.full(tiles, -1, dtype=torch.int32, device=values.device)
+        order = torch.arange(len(flat), dtype=torch.int32, device=values.device)
+        table.view(-1)[flat] = order
+        return cls(values, table, coordinates.int(), nodes, lower, spacing)
+
+    @classmethod
+    def from_grid(cls, grid: Grid) -> BrickGrid:
+        """Return the bricks of a dense grid (X, Y, Z) that have a node; differentiable."""
+        values = grid.values
+        if values.dim() != 3:
+            raise ValueError(f"BrickGrid: values must be (X, Y, Z), got {tuple(values.shape)}")
+        x, y, z = values.shape
+        beyond = [n for size in (z, y, x) for n in (0, -size % BRICK_SIZE)]
+        padded = torch.nn.functional.pad(values, beyond, value=math.nan)
+        split = padded.unflatten(2, (-1, BRICK_SIZE)).unflatten(1, (-1, BRICK_SIZE))
+        bricks = split.unflatten(0, (-1, BRICK_SIZE)).permute(0, 2, 4, 1, 3, 5)
+        coordinates = (~bricks.isnan()).flatten(3).any(dim=3).nonzero()
+        chosen = bricks[coordinates[:, 0], coordinates[:, 1], coordinates[:, 2]]
+        return cls.from_bricks(chosen, coordinates, (x, y, z), grid.lower, grid.spacing)
+
+    def to_grid(self) -> Grid:
+        """Return the dense grid, NaN where nodes are absent; differentiable."""
+        tiles = self.table.shape
+        dense = self.values.new_full((*tiles, *(BRICK_SIZE,) * 3), math.nan)
+        x, y, z = self.coordinates.long().unbind(dim=1)
+        dense = dense.index_put((x, y, z), self.values)
+        joined = dense.permute(0, 3, 1, 4, 2, 5).reshape([n * BRICK_SIZE for n in tiles])
+        x, y, z = self.nodes
+        return Grid(joined[:x, :y, :z], self.lower, self.spacing)
+
+    @property
+    def upper(self) -> Vector3:
+        """World position of the last node."""
+        x, y, z = (
+            a + (n - 1) * h for a, n, h in zip(self.lower, self.nodes, self.spacing, strict=True)
+        )
+        return x, y, z
+
+    def to(self, *args: Any, **kwargs: Any) -> BrickGrid:
+        """Return the grid with ``values.to(...)``, its other tensors on the same device."""
+        values = self.values.to(*args, **kwargs)
+        table, coordinates = self.table.to(values.device), self.coordinates.to(values.device)
+        return BrickGrid(values, table, coordinates, self.nodes, self.lower, self.spacing)
 
 
 @dataclass(frozen=True, eq=False)

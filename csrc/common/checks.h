@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "common/torch.h"
+#include "core/bricks.h"
 #include "core/sign_words.h"
 
 namespace diffiso {
@@ -93,6 +94,86 @@ inline GridShape check_grid(const char* op, const Tensor& values, const std::vec
           ": spacing must be positive and finite, got ", spacing[axis]);
   }
   return grid;
+}
+
+// Checks the bricks of a sparse grid and where they stand. What the table says is not read here: a
+// lookup of a number that no brick has finds nothing.
+inline BrickShape check_bricks(const char* op, const Tensor& values, const Tensor& table,
+                               const Tensor& coordinates, const std::vector<int64_t>& nodes,
+                               const std::vector<double>& lower,
+                               const std::vector<double>& spacing) {
+  check(values.dim() == 4 && values.size(1) == kBrickSize && values.size(2) == kBrickSize &&
+            values.size(3) == kBrickSize && values.is_contiguous(),
+        op, ": values must be contiguous (R, 8, 8, 8), got ", shape_of(values));
+  check(nodes.size() == 3 && lower.size() == 3 && spacing.size() == 3, op,
+        ": nodes, lower and spacing must have 3 numbers, got ", nodes.size(), ", ", lower.size(),
+        " and ", spacing.size());
+  check_same_device(op, values, "table", table);
+  check_same_device(op, values, "coordinates", coordinates);
+  check_dtype(op, "table", table, DType::Int);
+  check_dtype(op, "coordinates", coordinates, DType::Int);
+  check(coordinates.dim() == 2 && coordinates.size(0) == values.size(0) &&
+            coordinates.size(1) == 3 && coordinates.is_contiguous(),
+        op, ": coordinates must be contiguous (R, 3) as values, got ", shape_of(coordinates));
+  check(table.dim() == 3 && table.is_contiguous(), op,
+        ": table must be contiguous (TX, TY, TZ), got ", shape_of(table));
+  BrickShape bricks{};
+  bricks.count = values.size(0);
+  bricks.table = static_cast<const int32_t*>(table.const_data_ptr());
+  bricks.coordinates = static_cast<const int32_t*>(coordinates.const_data_ptr());
+  for (int axis = 0; axis < 3; ++axis) {
+    bricks.nodes[axis] = nodes[axis];
+    bricks.tiles[axis] = table.size(axis);
+    bricks.lower[axis] = lower[axis];
+    bricks.spacing[axis] = spacing[axis];
+    check(nodes[axis] >= 2, op, ": nodes must be at least 2 along every axis, got ", nodes[axis]);
+    check(table.size(axis) == (nodes[axis] + kBrickSize - 1) / kBrickSize, op,
+          ": table must cover the nodes with bricks of 8, got ", shape_of(table), " for ",
+          nodes[axis], " nodes along axis ", axis);
+    check(std::isfinite(lower[axis]), op, ": lower must be finite, got ", lower[axis]);
+    check(std::isfinite(spacing[axis]) && spacing[axis] > 0, op,
+          ": spacing must be positive and finite, got ", spacing[axis]);
+  }
+  return bricks;
+}
+
+inline void check_masks(const char* op, const Tensor& values, const char* name,
+                        const Tensor& masks) {
+  check_same_device(op, values, name, masks);
+  check_dtype(op, name, masks, DType::Long);
+  check(masks.dim() == 2 && masks.size(0) == values.size(0) && masks.size(1) == kBrickSize &&
+            masks.is_contiguous(),
+        op, ": ", name, " must be contiguous (R, 8) as values, got ", shape_of(masks));
+}
+
+inline BrickShape check_narrow_band(const char* op, const Tensor& values, const Tensor& table,
+                                    const Tensor& coordinates, const std::vector<int64_t>& nodes,
+                                    const Tensor& asked) {
+  const BrickShape bricks =
+      check_bricks(op, values, table, coordinates, nodes, {0, 0, 0}, {1, 1, 1});
+  check_masks(op, values, "asked", asked);
+  return bricks;
+}
+
+inline void check_refinement(const Tensor& values, const std::optional<Tensor>& keep,
+                             const std::vector<int64_t>& nodes,
+                             const std::vector<int64_t>& fine_nodes,
+                             const std::vector<double>& reach, int64_t dilation) {
+  const char* op = "narrow_band_refine";
+  if (keep) check_masks(op, values, "keep", *keep);
+  check(fine_nodes.size() == 3, op, ": fine_nodes must have 3 numbers, got ", fine_nodes.size());
+  for (int axis = 0; axis < 3; ++axis) {
+    check(fine_nodes[axis] / 2 + 1 == nodes[axis], op,
+          ": fine_nodes must have two cells for each of nodes, the last may have one, got ",
+          fine_nodes[axis], " beside ", nodes[axis]);
+  }
+  check(reach.size() == 8, op, ": reach must have 8 numbers, got ", reach.size());
+  check(dilation >= 0, op, ": dilation must not be negative, got ", dilation);
+}
+
+inline void check_lengths(const std::vector<double>& lengths) {
+  check(lengths.size() == 8, "narrow_band_slope: lengths must have 8 numbers, got ",
+        lengths.size());
 }
 
 inline GridShape check_marching_cubes(const Tensor& values, const Tensor& level,

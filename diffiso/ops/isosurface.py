@@ -3,37 +3,25 @@
 
 from __future__ import annotations
 
-import operator
-import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
+from diffiso.ops._evaluation import MEMORY_BUDGET, FieldEvaluator, SampledBox, points_like
 from diffiso.ops.marching_cubes import check_options, marching_cubes
 from diffiso.ops.mesh_sdf import (
     Field,
     Law,
     attach_to_field,
-    check_field_values,
     check_law,
     mesh_sdf,
 )
 from diffiso.ops.sample_grid import sample_grid
-from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
+from diffiso.types import Grid, Mesh, MeshBatch
 
 Attributes = Callable[[Tensor], Tensor]
-
-MEMORY_BUDGET = 2**30  # bytes
-
-_PROBE_POINTS = 256
-_LARGEST_CHUNK = 2**18  # points
-# Bytes that a field may work on at a time on the CPU. An 8 x 128 network takes 1.6 times as long in
-# pieces of four times as much: its layers' values leave the caches and need fresh pages every time.
-_LARGEST_CHUNK_CPU = 2**24
 
 
 def isosurface(
@@ -122,7 +110,7 @@ def isosurface(
     if isinstance(field, Grid):
         vertices = mesh_sdf(field, mesh.vertices, law=law, level=level)
     else:
-        points_dtype, _ = _points_like(field, lower, dtype, device)
+        points_dtype, _ = points_like(field, lower, dtype, device)
         vertices = attach_to_field(field, mesh.vertices, law, level, points_dtype)
     carried = None if attributes is None else vertex_attributes(attributes, vertices)
     return Mesh(vertices, mesh.faces, attributes=carried)
@@ -204,120 +192,17 @@ def sample_field(
         >>> diffiso.sample_field(lambda p: p[:, 0], 0, 1, (4, 2, 2)).values[:, 0, 0]
         tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
     """
-    if not callable(field):
-        raise TypeError(
-            f"isosurface: field must be a Grid or a callable, got {type(field).__name__}"
-        )
-    cells = _cells(resolution)
-    low, high = as_vector3("isosurface: lower", lower), as_vector3("isosurface: upper", upper)
-    if any(a >= b for a, b in zip(low, high, strict=True)):
-        raise ValueError(
-            f"isosurface: upper must be above lower on every axis, got {low} and {high}"
-        )
-    dtype, device = _points_like(field, lower, dtype, device)
-    axes = [
-        torch.linspace(a, b, n + 1, dtype=torch.float64, device=device).to(dtype)
-        for a, b, n in zip(low, high, cells, strict=True)
-    ]
-    nodes = [n + 1 for n in cells]
-    count = nodes[0] * nodes[1] * nodes[2]
+    box = SampledBox("isosurface", lower, upper, resolution)
+    evaluator = FieldEvaluator("isosurface", field, lower, memory_budget, dtype, device)
+    axes = box.axes(evaluator.dtype, evaluator.device)
+    _, rows, columns = nodes = box.nodes
 
     def points_of(begin: int, end: int) -> Tensor:
-        flat = torch.arange(begin, end, device=device)
-        i, rest = flat // (nodes[1] * nodes[2]), flat % (nodes[1] * nodes[2])
-        return torch.stack((axes[0][i], axes[1][rest // nodes[2]], axes[2][rest % nodes[2]]), dim=1)
+        flat = torch.arange(begin, end, device=evaluator.device)
+        i, rest = flat // (rows * columns), flat % (rows * columns)
+        return torch.stack((axes[0][i], axes[1][rest // columns], axes[2][rest % columns]), dim=1)
 
-    chunk = _chunk_size(field, points_of(0, min(count, _PROBE_POINTS)), memory_budget)
-    values: Tensor | None = None
-    for begin in range(0, count, chunk):
-        points = points_of(begin, min(count, begin + chunk))
-        part = check_field_values(field(points), points)
-        if values is None:
-            values = part.new_empty(count)
-        values[begin : begin + chunk] = part
-        if progress is not None:
-            progress(min(count, begin + chunk), count)
-    assert values is not None  # count is at least 8
+    values = evaluator.evaluate(points_of, math.prod(nodes), progress)
     if values.isnan().all():
         raise ValueError("isosurface: field must not be NaN everywhere, got NaN at every sample")
-    return Grid.from_bounds(values.view(nodes), low, high)
-
-
-def _cells(resolution: int | Sequence[int]) -> list[int]:
-    try:
-        each = resolution if isinstance(resolution, Iterable) else [resolution] * 3
-        cells = [] if isinstance(resolution, bool) else [operator.index(n) for n in each]
-    except TypeError:
-        cells = []
-    if len(cells) != 3 or min(cells) < 1:
-        raise ValueError(
-            "isosurface: resolution must be one or three positive numbers of cells, "
-            f"got {resolution}"
-        )
-    return cells
-
-
-def _points_like(
-    field: Field,
-    lower: Any,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-) -> tuple[torch.dtype, torch.device]:
-    """Return dtype and device of points: as asked, as the parameters, or as the bounds."""
-    like: Tensor | None = None
-    if isinstance(field, nn.Module):
-        like = next(field.parameters(), None)
-    if like is None and isinstance(lower, Tensor):
-        like = lower
-    if dtype is None:
-        floating = like is not None and like.is_floating_point()
-        dtype = like.dtype if like is not None and floating else torch.get_default_dtype()
-    if device is None:
-        device = like.device if like is not None else torch.device("cpu")
-    return dtype, torch.device(device)
-
-
-class _PeakMemory(TorchDispatchMode):
-    """Measures the most bytes that new tensors hold at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._add(tensor)
-        return out
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.live -= size
-
-
-def _chunk_size(field: Field, probe: Tensor, memory_budget: int) -> int:
-    """Return how many points fit the budget, from what a few of them take."""
-    with _PeakMemory() as memory:
-        check_field_values(field(probe), probe)
-    per_point = 64 + memory.peak / len(probe)  # 64: the points and the indices they come from
-    chunk = int(memory_budget / per_point)
-    if chunk < 1:
-        raise ValueError(
-            f"isosurface: memory_budget must hold one point of this field, {per_point:.0f} bytes, "
-            f"got {memory_budget}"
-        )
-    if probe.device.type == "cpu":
-        chunk = min(chunk, int(_LARGEST_CHUNK_CPU / per_point) + 1)
-    return min(chunk, _LARGEST_CHUNK)
+    return Grid.from_bounds(values.view(nodes), box.lower, box.upper)
