@@ -9,7 +9,9 @@ from diffiso import fields, layers, losses, metrics, shapes
 from diffiso.build_info import build_info
 from diffiso.camera import Camera
 from diffiso.ops import (
+    BandReport,
     GridSample,
+    NarrowBand,
     isosurface,
     marching_cubes,
     mesh_sdf,
@@ -20,12 +22,14 @@ from diffiso.ops import (
 from diffiso.types import BrickGrid, Grid, Mesh, MeshBatch
 
 __all__ = [
+    "BandReport",
     "BrickGrid",
     "Camera",
     "Grid",
     "GridSample",
     "Mesh",
     "MeshBatch",
+    "NarrowBand",
     "build_info",
     "fields",
     "isosurface",

@@ -5,10 +5,13 @@ from diffiso import _C as _C  # registers the ops
 from diffiso.ops.isosurface import isosurface, sample_field, vertex_attributes
 from diffiso.ops.marching_cubes import marching_cubes
 from diffiso.ops.mesh_sdf import mesh_sdf
+from diffiso.ops.narrow_band import BandReport, NarrowBand
 from diffiso.ops.sample_grid import GridSample, sample_grid
 
 __all__ = [
+    "BandReport",
     "GridSample",
+    "NarrowBand",
     "isosurface",
     "marching_cubes",
     "mesh_sdf",
