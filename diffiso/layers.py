@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from diffiso.ops import GridSample, isosurface, marching_cubes, sample_grid
-from diffiso.ops._evaluation import MEMORY_BUDGET
-from diffiso.ops.mesh_sdf import Field, Law
+from diffiso.ops._field import MEMORY_BUDGET, Field
+from diffiso.ops.mesh_sdf import Law
 from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
 
 

@@ -262,6 +262,28 @@ def test_chunks_within_the_memory_budget_change_nothing():
     assert torch.equal(mesh.faces, expected.faces)
 
 
+def test_graphs_at_the_vertices_keep_within_the_memory_budget():
+    """Small budgets evaluate vertices in chunks, twice: the same gradients, less at a time."""
+    network, code = SmallNetwork(), torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    sizes = []
+
+    def field(points):
+        sizes.append(len(points))
+        return network(points + code.sin())
+
+    results = []
+    for budget in (2**30, 2**21):
+        sizes.clear()
+        mesh = isosurface(field, *BOX, 64, memory_budget=budget, dtype=torch.float64)
+        loss = (mesh.vertices * torch.linspace(-1, 1, 3).double()).sum() / len(mesh.vertices)
+        gradients = torch.autograd.grad(loss, (code, *network.parameters()), allow_unused=True)
+        assert (max(sizes[-10:]) < len(mesh.vertices)) == (budget == 2**21)
+        results.append([g for g in gradients if g is not None])
+    assert len(mesh.vertices) > 4096
+    for whole, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(whole, chunked, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.parametrize(
     "options", [{"law": "exact"}, {"index_dtype": torch.int16}, {"level": math.nan}]
 )

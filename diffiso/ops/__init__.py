@@ -2,6 +2,7 @@
 """The ops: one file each, with the public function, its fake and its gradient."""
 
 from diffiso import _C as _C  # registers the ops
+from diffiso.ops._field import Field
 from diffiso.ops.isosurface import isosurface, sample_field, vertex_attributes
 from diffiso.ops.marching_cubes import marching_cubes
 from diffiso.ops.mesh_sdf import mesh_sdf
@@ -10,6 +11,7 @@ from diffiso.ops.sample_grid import GridSample, sample_grid
 
 __all__ = [
     "BandReport",
+    "Field",
     "GridSample",
     "NarrowBand",
     "isosurface",

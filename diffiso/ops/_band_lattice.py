@@ -201,6 +201,14 @@ class BandLattice:
             before=before,
         )
 
+    def is_crossed(self, level: float) -> bool:
+        """Return whether a surface crosses any cell that is known in full."""
+        return len(self.reuse(level, None).ids) > 0
+
+    def sample_count(self) -> int:
+        """Return how many nodes have a value."""
+        return int(self.values.isnan().logical_not_().sum())
+
     def without_empty_bricks(self) -> BandLattice:
         """Return the lattice without bricks that have no sample, and without memory."""
         alive = (self.asked != 0).any(dim=1)
@@ -301,8 +309,9 @@ def pack(bits: Tensor) -> Tensor:
 
 def unpack(masks: Tensor) -> Tensor:
     """Return bits (R, 8, 8, 8) from a mask (R, 8) int64."""
-    bits = masks[..., None] >> torch.arange(64, device=masks.device) & 1
-    return (bits != 0).view(-1, *(BRICK_SIZE,) * 3)
+    lines = masks.contiguous().view(torch.uint8)  # the lowest byte first, eight nodes along z
+    shifts = torch.arange(8, dtype=torch.uint8, device=masks.device)
+    return (lines[..., None] >> shifts & 1).bool().view(-1, *(BRICK_SIZE,) * 3)
 
 
 def _nodes(box_cells: Cells, stride: int) -> Node:

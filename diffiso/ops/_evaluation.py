@@ -4,19 +4,14 @@
 from __future__ import annotations
 
 import operator
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from diffiso.ops.mesh_sdf import Field, check_field_values
+from diffiso.ops._field import Field, PeakMemory, check_field_values
 from diffiso.types import Vector3, as_vector3
-
-MEMORY_BUDGET = 2**30  # bytes
 
 _PROBE_POINTS = 256
 _LARGEST_CHUNK = 2**18  # points
@@ -147,7 +142,7 @@ class FieldEvaluator:
 
     def _chunk_size(self, probe: Tensor) -> int:
         """Return how many points fit the budget, from what a few of them take."""
-        with _PeakMemory() as memory:
+        with PeakMemory() as memory:
             check_field_values(self._field(probe), probe)
         self.queries += len(probe)
         per_point = 64 + memory.peak / len(probe)  # 64: the points and the indices they come from
@@ -181,33 +176,3 @@ def points_like(
     if device is None:
         device = like.device if like is not None else torch.device("cpu")
     return dtype, torch.device(device)
-
-
-class _PeakMemory(TorchDispatchMode):
-    """Measures the most bytes that new tensors hold at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._add(tensor)
-        return out
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.live -= size

@@ -5,23 +5,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from diffiso.ops._evaluation import MEMORY_BUDGET, FieldEvaluator, SampledBox, points_like
+from diffiso.ops._evaluation import FieldEvaluator, SampledBox, points_like
+from diffiso.ops._field import MEMORY_BUDGET, Field
 from diffiso.ops.marching_cubes import check_options, marching_cubes
 from diffiso.ops.mesh_sdf import (
-    Field,
     Law,
     attach_to_field,
     check_law,
     mesh_sdf,
 )
+from diffiso.ops.narrow_band import Criterion, NarrowBand, Progress
 from diffiso.ops.sample_grid import sample_grid
-from diffiso.types import Grid, Mesh, MeshBatch
+from diffiso.types import BrickGrid, Grid, Mesh, MeshBatch
 
 Attributes = Callable[[Tensor], Tensor]
+Band = float | Literal["lipschitz", "sign"] | Criterion
 
 
 def isosurface(
@@ -33,11 +36,13 @@ def isosurface(
     level: float | Tensor = 0.0,
     law: Law = "sdf",
     close_boundary: bool = False,
+    band: NarrowBand | Band | None = None,
     attributes: Attributes | Grid | None = None,
     index_dtype: torch.dtype = torch.int64,
     memory_budget: int = MEMORY_BUDGET,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    progress: Progress | None = None,
 ) -> Mesh | MeshBatch:
     """Return the mesh of a field's level set, whose vertices carry gradients to the field.
 
@@ -56,13 +61,21 @@ def isosurface(
         law: ``"sdf"`` (the paper's) or ``"implicit"`` (exact for fields whose gradient norm is not
             1).
         close_boundary: Close the solid where it leaves the box.
+        band: Sample only where the surface can be, see :class:`NarrowBand`: a Lipschitz bound of
+            the field (1 for a signed distance), ``"lipschitz"`` to estimate it, ``"sign"`` for
+            occupancies and logits, a criterion of your own; or a :class:`NarrowBand` to keep from
+            call to call, whose box, budget, dtype and device hold. The mesh has the same vertices
+            and faces as without, in the order of bricks. None samples every node.
         attributes: What to carry along at the vertices, such as colours: see
             :func:`vertex_attributes`. Not for batches.
         index_dtype: dtype of the faces, ``torch.int64`` or ``torch.int32``.
         memory_budget: Bytes the field's evaluation may take at a time, beside the samples
-            themselves. What one point takes is measured on a few.
+            themselves, and its graph at the vertices, see :func:`mesh_sdf`. What one point takes is
+            measured on a few.
         dtype: dtype of the points; by default that of the field's parameters, else torch's default.
         device: Device of the points; by default that of the field's parameters, else the CPU.
+        progress: Called while the field is sampled, with the number of nodes done and of those to
+            do as far as it is known.
 
     Returns:
         A :class:`Mesh`; for a batched :class:`Grid` a :class:`MeshBatch`.
@@ -89,12 +102,31 @@ def isosurface(
             raise ValueError(
                 "isosurface: a Grid has its own bounds; give no lower, upper, resolution"
             )
-        grid = Grid(field.values.detach(), field.lower, field.spacing)
+        if band is not None:
+            raise ValueError("isosurface: band must be None for a Grid, which has its samples")
+        grid: Grid | BrickGrid = Grid(field.values.detach(), field.lower, field.spacing)
+    elif band is not None:
+        narrow = _as_band(band, lower, upper, resolution, memory_budget, dtype, device)
+        if close_boundary:
+            raise ValueError(
+                "isosurface: close_boundary must be False with a band, which has no samples inside "
+                "the solid; choose a box that holds the solid, or leave the band out"
+            )
+        lower, dtype, device = narrow.like, narrow.dtype, narrow.device
+        memory_budget = narrow.memory_budget
+        grid = narrow.sample(field, level, progress)
     else:
         if lower is None or upper is None or resolution is None:
             raise ValueError("isosurface: lower, upper and resolution must be given for a callable")
         grid = sample_field(
-            field, lower, upper, resolution, memory_budget=memory_budget, dtype=dtype, device=device
+            field,
+            lower,
+            upper,
+            resolution,
+            memory_budget=memory_budget,
+            dtype=dtype,
+            device=device,
+            progress=progress,
         )
     plain_level = level.detach() if isinstance(level, Tensor) else level
     mesh = marching_cubes(
@@ -111,9 +143,35 @@ def isosurface(
         vertices = mesh_sdf(field, mesh.vertices, law=law, level=level)
     else:
         points_dtype, _ = points_like(field, lower, dtype, device)
-        vertices = attach_to_field(field, mesh.vertices, law, level, points_dtype)
+        vertices = attach_to_field(field, mesh.vertices, law, level, points_dtype, memory_budget)
     carried = None if attributes is None else vertex_attributes(attributes, vertices)
     return Mesh(vertices, mesh.faces, attributes=carried)
+
+
+def _as_band(
+    band: NarrowBand | Band,
+    lower: Any,
+    upper: Any,
+    resolution: Any,
+    memory_budget: int,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> NarrowBand:
+    """Return the band as an object, made here unless the caller keeps one."""
+    box = (lower, upper, resolution)
+    if isinstance(band, NarrowBand):
+        if any(x is not None for x in (*box, dtype, device)) or memory_budget != MEMORY_BUDGET:
+            raise ValueError(
+                "isosurface: a NarrowBand has its own box, memory_budget, dtype and device; give "
+                "none of them beside it"
+            )
+        return band
+    if any(x is None for x in box):
+        raise ValueError("isosurface: lower, upper and resolution must be given for a callable")
+    rules: dict[str, Any] = {"refine": band} if callable(band) or isinstance(band, str) else {}
+    if not rules:
+        rules = {"lipschitz": band}
+    return NarrowBand(*box, **rules, memory_budget=memory_budget, dtype=dtype, device=device)
 
 
 def vertex_attributes(attributes: Attributes | Grid, points: Tensor) -> Tensor:
@@ -166,7 +224,7 @@ def sample_field(
     memory_budget: int = MEMORY_BUDGET,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Grid:
     """Return a field's samples at every node of a box, evaluated in chunks, without gradients.
 

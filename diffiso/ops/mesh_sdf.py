@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from diffiso.ops._field import (
+    MEMORY_BUDGET,
+    Field,
+    check_differentiable,
+    check_field_values,
+    leaves_of,
+    value_and_gradient,
+)
 from diffiso.ops._registration import no_double_backward, no_forward_mode
 from diffiso.types import Grid
 
-Field = Callable[[Tensor], Tensor]
 Law = Literal["sdf", "implicit"]
 
 
@@ -24,6 +30,7 @@ def mesh_sdf(
     law: Law = "sdf",
     level: float | Tensor = 0.0,
     vertex_offsets: Tensor | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Tensor:
     """Return surface points, unmoved, that carry gradients to the field they lie on.
 
@@ -45,6 +52,8 @@ def mesh_sdf(
         level: The level the vertices were extracted at.
         vertex_offsets: (B + 1,), int64, for a batch of grids: grid b owns vertices ``offsets[b]``
             to ``offsets[b + 1]``.
+        memory_budget: Bytes that a callable's graph may take, about. Where that of all vertices
+            would take more they are evaluated in chunks, which the backward evaluates once more.
 
     Returns:
         (V, 3), equal to ``vertices``.
@@ -69,18 +78,23 @@ def mesh_sdf(
     vertices = vertices.detach()
     if isinstance(field, Grid):
         return _attach_to_grid(field, vertices, law, level, vertex_offsets)
-    return attach_to_field(field, vertices, law, level, vertices.dtype)
+    return attach_to_field(field, vertices, law, level, vertices.dtype, memory_budget)
 
 
 def attach_to_field(
-    field: Field, vertices: Tensor, law: Law, level: float | Tensor, dtype: torch.dtype
+    field: Field,
+    vertices: Tensor,
+    law: Law,
+    level: float | Tensor,
+    dtype: torch.dtype,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Tensor:
     """Return vertices attached to a callable, which is evaluated at them in ``dtype``."""
     if not torch.is_grad_enabled():
         return vertices
     if vertices.shape[0] == 0:
         return _attach_nothing(field, vertices, level, dtype)
-    value, gradient = value_and_gradient(field, vertices.to(dtype))
+    value, gradient = value_and_gradient(field, vertices.to(dtype), memory_budget)
     return _attach(vertices, value - level, _retreat(gradient, law))
 
 
@@ -144,8 +158,8 @@ def _attach_nothing(
     is asked once, to see what it closes over, but not differentiated: it may be singular there.
     """
     at = vertices.new_zeros((1, 3), dtype=dtype, requires_grad=True)
-    leaves = _leaves(check_field_values(field(at), at) - level)
-    _check_differentiable(any(leaf is at for leaf in leaves))
+    leaves = leaves_of(check_field_values(field(at), at) - level)
+    check_differentiable(any(leaf is at for leaf in leaves))
     others = [leaf for leaf in leaves if leaf is not at]
     if not others:
         return vertices
@@ -157,59 +171,6 @@ def check_law(law: str) -> None:
     """Raise unless ``law`` is one of the two."""
     if law not in ("sdf", "implicit"):
         raise ValueError(f'mesh_sdf: law must be "sdf" or "implicit", got {law!r}')
-
-
-def value_and_gradient(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a field's value (P,), attached to the field, and its detached gradient (P, 3).
-
-    A field that closes over nothing with a gradient gives a detached value.
-    """
-    at = points.detach().clone().requires_grad_(True)
-    with torch.enable_grad():
-        value = check_field_values(field(at), at)
-    leaves = _leaves(value)
-    _check_differentiable(any(leaf is at for leaf in leaves))
-    (gradient,) = torch.autograd.grad(value.sum(), at, retain_graph=True)
-    return value if len(leaves) > 1 else value.detach(), gradient
-
-
-def _check_differentiable(depends_on_points: bool) -> None:
-    if not depends_on_points:
-        raise RuntimeError("mesh_sdf: field must be differentiable in its points, got a constant")
-
-
-def _leaves(value: Tensor) -> list[Tensor]:
-    """Return the leaves that would receive a gradient from ``value``."""
-    leaves = []
-    seen: set[Any] = {None}
-    waiting: list[Any] = [value.grad_fn]
-    if value.grad_fn is None and value.requires_grad:
-        leaves.append(value)
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            leaves.append(node.variable)
-        waiting.extend(following for following, _ in node.next_functions)
-    return leaves
-
-
-def check_field_values(value: Any, points: Tensor) -> Tensor:
-    """Return what a field gave if it is one floating number a point, else raise."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"field: must return a tensor, got {type(value).__name__}")
-    if value.shape != points.shape[:1]:
-        raise ValueError(
-            f"field: must return (P,) for points (P, 3), here ({points.shape[0]},), "
-            f"got {tuple(value.shape)}"
-        )
-    if not value.is_floating_point():
-        raise ValueError(f"field: must return floating numbers, got {value.dtype}")
-    if value.device != points.device:
-        raise ValueError(f"field: must return values on {points.device}, got {value.device}")
-    return value
 
 
 def _retreat(gradient: Tensor, law: Law) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffiso.ops._band_lattice import BandLattice, reach_of
-from diffiso.ops._evaluation import MEMORY_BUDGET, FieldEvaluator, SampledBox
-from diffiso.ops.mesh_sdf import Field
+from diffiso.ops._evaluation import FieldEvaluator, SampledBox
+from diffiso.ops._field import MEMORY_BUDGET, Field
 from diffiso.types import BRICK_SIZE, BrickGrid, Vector3
 
 Criterion = Callable[[Tensor, Vector3], Tensor]
@@ -21,9 +21,10 @@ Progress = Callable[[int, int], None]
 
 _COARSEST_BOUNDED = 8  # cells: a bound holds from any lattice on
 _COARSEST = 32  # cells: what a coarse lattice steps over is missed
-_ESTIMATE_MARGIN = 1.25
-_STEEPEST_GROWTH = 8.0
-_WARM_LIMIT = 4.0
+_FEWEST_ACROSS = 8  # cells along the shortest axis, without a bound
+_ESTIMATE_MARGIN = 1.25  # neighbours differ by less than the slope, by their angle to it
+_STEEPEST_GROWTH = 8.0  # of an estimate, from the coarsest lattice to the finest
+_WARM_LIMIT = 3.0  # times the last samples: from there on a cold call is cheaper
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class NarrowBand:
     near to the level, as in the paper. From there the band grows until it holds all cells that the
     surface crosses: it follows a surface that moves any way and merges or splits, and never leaves
     a hole, at the cost of the volume that was swept. What it cannot see is a new part that appears
-    away from the old surface; ``refresh_every`` starts cold every so many calls, and with a given
-    ``lipschitz`` every call is cold unless ``refresh_every`` says otherwise.
+    away from the old surface. Where the surface vanished or a cold call would be cheaper, the call
+    goes on cold; ``refresh_every`` starts cold every so many calls, and with a given ``lipschitz``
+    every call is cold unless ``refresh_every`` says otherwise.
 
     A sample that is NaN is absent, and so are the cells around it. A coarse cell with NaN at all of
     its corners is not refined.
@@ -94,7 +96,7 @@ class NarrowBand:
             refined.
         refresh_every: Start cold every so many calls; by default 1 with ``lipschitz``, else never.
         coarsest: Cells that the coarsest lattice has along its longest axis at most; by default 8
-            with ``lipschitz``, else 32.
+            with ``lipschitz``, else 32, and more where the shortest axis would have less than 8.
         memory_budget: Bytes the field's evaluation may take at a time, beside the samples
             themselves; at least what one brick of 512 points takes.
         dtype: dtype of the points; by default that of the field's parameters, else torch's default.
@@ -158,13 +160,14 @@ class NarrowBand:
         default = _COARSEST_BOUNDED if lipschitz is not None else _COARSEST
         self.coarsest = default if coarsest is None else coarsest
         self.memory_budget, self.dtype, self.device = memory_budget, dtype, device
-        self._like = lower
+        self.like = lower
         self.reset()
 
     def reset(self) -> None:
         """Forget the last surface: the next call is cold."""
         self.report = None
         self._last: BandLattice | None = None
+        self._last_level = 0.0
         self._warm_calls = 0
 
     @torch.no_grad()
@@ -196,7 +199,7 @@ class NarrowBand:
             )
         self._last, self.report = None, None  # a field that raises leaves nothing half done
         refresh = self.refresh_every is not None and self._warm_calls + 1 >= self.refresh_every
-        lattice = None if last is None or refresh else run.warm(last)
+        lattice = None if last is None or refresh else run.warm(last, self._last_level)
         if lattice is None:
             lattice = run.cold()
             mode: Literal["cold", "warm"] = "cold"
@@ -204,7 +207,7 @@ class NarrowBand:
         else:
             mode = "warm"
             self._warm_calls += 1
-        self._last = lattice
+        self._last, self._last_level = lattice, at
         self.report = BandReport(
             mode, run.evaluator.queries, tuple(run.queries), len(lattice.values), run.bound
         )
@@ -228,7 +231,7 @@ class _Run:
         self.evaluator = FieldEvaluator(
             "narrow_band",
             field,
-            band._like,
+            band.like,
             band.memory_budget,
             band.dtype,
             band.device,
@@ -261,14 +264,16 @@ class _Run:
         assert grown is not None
         return grown
 
-    def warm(self, last: BandLattice) -> BandLattice | None:
-        """Start from the last surface; None if there was none, or it moved too far to follow."""
-        lattice = last.reuse(self.level, self.band.threshold)
-        first = len(lattice.ids)
-        if first == 0:
+    def warm(self, last: BandLattice, last_level: float) -> BandLattice | None:
+        """Start from the last surface; None if there is none, or it moved too far to follow."""
+        lattice = last.reuse(last_level, self.band.threshold)
+        if len(lattice.ids) == 0:
             return None
-        grown = self._grow(self._evaluate(lattice), limit=_WARM_LIMIT * first)
-        return None if grown is None else grown.without_empty_bricks()
+        limit = _WARM_LIMIT * last.sample_count()
+        grown = self._grow(self._evaluate(lattice), limit)
+        if grown is None or not grown.is_crossed(self.level):
+            return None
+        return grown.without_empty_bricks()
 
     def _grow(self, lattice: BandLattice, limit: float) -> BandLattice | None:
         """Add nodes until every crossed cell is known in full; None if they pass the limit."""
@@ -281,8 +286,9 @@ class _Run:
         return lattice
 
     def _coarsest(self) -> BandLattice:
-        stride = 1
-        while max(-(-n // stride) for n in self.band.box.cells) > self.band.coarsest:
+        cells, stride = self.band.box.cells, 1
+        fewest = 1 if self.band.lipschitz is not None else _FEWEST_ACROSS
+        while max(cells) > stride * self.band.coarsest and min(cells) >= 2 * stride * fewest:
             stride *= 2
         return BandLattice.full(
             self.band.box.cells, stride, self.evaluator.dtype, self.evaluator.device
