@@ -112,6 +112,9 @@ DIFFISO_HD uint64_t shifted_word(const uint64_t* masks, const BrickHood& hood, i
 // Bits (y, z) of a word whose place lies in a box of some size that begins at 0: bit 0 is at (x, y, z).
 DIFFISO_HD uint64_t box_word(const int64_t size[3], int64_t x, int64_t y, int64_t z) {
   if (x < 0 || x >= size[0]) return 0;
+  if (y >= 0 && z >= 0 && y + kBrickSize <= size[1] && z + kBrickSize <= size[2]) {
+    return ~uint64_t{0};
+  }
   uint64_t rows = 0, columns = 0;
   for (int n = 0; n < kBrickSize; ++n) {
     if (y + n >= 0 && y + n < size[1]) rows |= uint64_t{0xff} << 8 * n;

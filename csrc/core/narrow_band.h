@@ -139,22 +139,24 @@ template <typename Rule>
 DIFFISO_HD void nodes_of_cells(const BandMasks& masks, const BrickHood& hood,
                                const int64_t nodes[3], const int64_t tile[3], const Rule& rule,
                                uint64_t out[8]) {
+  const int64_t cells[3] = {nodes[0] - 1, nodes[1] - 1, nodes[2] - 1};
   for (int x = 0; x < kBrickSize; ++x) out[x] = 0;
   BandPlane below(masks, hood, nodes, tile, -1);
   for (int x = 0; x <= kBrickSize; ++x) {
     const BandPlane above(masks, hood, nodes, tile, x);
     uint64_t wanted = 0;
     for (int n = 0; n < 4; ++n) {
-      wanted |= rule(
-          below.inside.any[n] | above.inside.any[n], below.outside.any[n] | above.outside.any[n],
-          below.flipped.any[n] | above.flipped.any[n], below.unknown.any[n] | above.unknown.any[n]);
+      const uint64_t exist =
+          box_word(cells, kBrickSize * tile[0] + x - 1, kBrickSize * tile[1] + (n >> 1) - 1,
+                   kBrickSize * tile[2] + (n & 1) - 1);
+      wanted |= exist & rule(below.inside.any[n] | above.inside.any[n],
+                             below.outside.any[n] | above.outside.any[n],
+                             below.flipped.any[n] | above.flipped.any[n],
+                             below.unknown.any[n] | above.unknown.any[n]);
     }
     if (x > 0) out[x - 1] |= wanted;
     if (x < kBrickSize) out[x] |= wanted;
     below = above;
-  }
-  for (int x = 0; x < kBrickSize; ++x) {
-    out[x] &= box_word(nodes, kBrickSize * tile[0] + x, kBrickSize * tile[1], kBrickSize * tile[2]);
   }
 }
 
