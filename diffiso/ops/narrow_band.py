@@ -23,7 +23,7 @@ _COARSEST_BOUNDED = 8  # cells: a bound holds from any lattice on
 _COARSEST = 32  # cells: what a coarse lattice steps over is missed
 _FEWEST_ACROSS = 8  # cells along the shortest axis, without a bound
 _ESTIMATE_MARGIN = 1.25  # neighbours differ by less than the slope, by their angle to it
-_STEEPEST_GROWTH = 8.0  # of an estimate, from the coarsest lattice to the finest
+_STEEPEST_GROWTH = 3.5  # of the slopes seen: a jump's double with every lattice
 _WARM_LIMIT = 3.0  # times the last samples: from there on a cold call is cheaper
 
 
@@ -332,15 +332,16 @@ class _Run:
         pair = lattice.steepest_pair(spacing)
         if self.band.lipschitz is None:
             if self.bound is None:
-                self._first_estimate = self.bound = max(_ESTIMATE_MARGIN * pair.slope, 1e-30)
+                self._first_slope = pair.slope
+                self.bound = max(_ESTIMATE_MARGIN * pair.slope, 1e-30)  # a constant has no slope
                 return False
             if pair.slope <= self.bound:
                 return False
-            if pair.slope > _STEEPEST_GROWTH * self._first_estimate:
+            if pair.slope > _STEEPEST_GROWTH * self._first_slope:
                 raise ValueError(
                     f"narrow_band: field must have a Lipschitz bound, but its samples rise by "
-                    f"{pair.slope:.3g} per world unit at a spacing of {max(spacing):.3g}, and by "
-                    f"{self._first_estimate:.3g} on the coarsest lattice; give lipschitz, or "
+                    f"{self._first_slope:.3g} per world unit on the coarsest lattice, and by "
+                    f"{pair.slope:.3g} at a spacing of {max(spacing):.3g}; give lipschitz, or "
                     'refine="sign" for a field that jumps'
                 )
             self.bound = _ESTIMATE_MARGIN * pair.slope
