@@ -17,7 +17,7 @@ from diffiso import io, shapes
 from diffiso.cli import main
 from diffiso.commands import COMMANDS
 from diffiso.metrics import surface_distance
-from diffiso.pipelines.extract import ExtractSettings, extract, mesh_grid
+from diffiso.pipelines.extract import ExtractSettings, extract, mesh_band
 from diffiso.run.settings import each_setting
 from diffiso.types import Mesh
 
@@ -85,8 +85,8 @@ def test_finer_grids_come_closer(torus):
     shape = shapes.MeshShape(mesh)
     distances = []
     for resolution in (24, 48):
-        grid = mesh_grid(shape, resolution)
-        assert max(grid.values.shape) == resolution + 1
+        grid = mesh_band(shape, resolution)
+        assert max(grid.nodes) == resolution + 1
         surface = diffiso.marching_cubes(grid)
         distances.append(surface_distance(surface, mesh, 20_000).rms)
     assert distances[1] < 0.6 * distances[0]

@@ -76,6 +76,21 @@ def test_track_yields_all_and_shows_a_bar_only_when_slow(monkeypatch, capsys):
     assert "loss 2.5" in shown
 
 
+def test_progress_bar_shows_counts_only_when_slow(monkeypatch, capsys):
+    with run.progress_bar("sampling") as progress:
+        progress(1, 2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("diffiso.run.progress._PATIENCE", 0.0)
+    with run.progress_bar("sampling") as progress:
+        progress(1, 2)
+        progress(3, 8)
+        time.sleep(0.2)  # the bar draws itself ten times a second
+    shown = capsys.readouterr().err
+    assert "sampling" in shown
+    assert "3/8" in shown
+
+
 def test_track_prints_lines_where_asked(capsys):
     steps = run.track(range(90, 100), "descending", start=90, total=100, every=0.0)
     for step in steps:

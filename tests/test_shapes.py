@@ -263,33 +263,6 @@ def test_surface_samples_follow_area_and_vertices(generator):
 # Grids and samples.
 
 
-@pytest.mark.parametrize("resolution", [(21, 16, 30), 8, (5, 3, 9)])
-def test_sdf_grid_is_exact_near_the_surface(resolution):
-    shape = shapes.Torus(0.6, 0.2) - shapes.Sphere(0.3, (0.6, 0.0, 0.0))
-    box = ((-1.0, -0.9, -0.4), (1.0, 1.1, 0.5), resolution)
-    fast, full = shapes.sdf_grid(shape, *box), shapes.sdf_grid(shape, *box, band=float("inf"))
-    assert fast.values.shape == full.values.shape
-    assert_close(torch.tensor(fast.upper), torch.tensor(box[1]))
-    near = full.values.abs() <= math.hypot(*fast.spacing)
-    assert near.any()
-    assert torch.equal(fast.values[near], full.values[near])
-    assert torch.equal(fast.values < 0, full.values < 0)
-    nodes = diffiso.sample_field(shape, *box)
-    assert_close(full.values, nodes.values, rtol=0, atol=1e-6)
-
-
-def test_sdf_grid_reads_few_nodes():
-    reads = []
-
-    class Counting(shapes.Sphere):
-        def _field(self, points):
-            reads.append(len(points))
-            return super()._field(points)
-
-    shapes.sdf_grid(Counting(0.6), (-1.0,) * 3, (1.0,) * 3, 128)
-    assert sum(reads) < 0.15 * 129**3
-
-
 def test_sdf_samples_crowd_around_the_surface(generator):
     samples = shapes.sdf_samples(cube(), 4000, generator=generator)
     assert samples.points.shape == (4000, 3)
@@ -322,11 +295,6 @@ def test_sdf_samples_crowd_around_the_surface(generator):
         (lambda: shapes.spheres_and_tori(0), "count must be positive"),
         (lambda: shapes.gyroid_ball(wall=0.0), "gyroid_ball: lengths must be positive"),
         (lambda: shapes.smooth_minimum(torch.ones(1), torch.ones(1), -1.0), "must not be negative"),
-        (lambda: shapes.sdf_grid(shapes.Sphere(), (0.0,) * 3, (1.0,) * 3, 0), "resolution must be"),
-        (
-            lambda: shapes.sdf_grid(shapes.Sphere(), (1.0,) * 3, (1.0,) * 3, 8),
-            "lower must be below",
-        ),
         (lambda: shapes.sdf_samples(cube(), 10, uniform=2.0), r"uniform must be in \[0, 1\]"),
         (
             lambda: shapes.MeshShape(Mesh(torch.zeros(0, 3), torch.zeros(0, 3).long())),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from diffiso import view
+from diffiso import geometry, view
 from diffiso.io import (
     IMAGE_SUFFIXES,
     MESH_SUFFIXES,
@@ -21,12 +21,13 @@ from diffiso.io import (
     save_mesh,
 )
 from diffiso.metrics import SurfaceDistance, surface_distance
-from diffiso.ops import marching_cubes
-from diffiso.run import Report, check_settings, memory_bytes, seed_all
-from diffiso.shapes import MeshShape, sdf_grid
-from diffiso.types import Grid, Mesh
+from diffiso.ops import NarrowBand, marching_cubes
+from diffiso.run import Report, check_settings, memory_bytes, progress_bar, seed_all
+from diffiso.shapes import MeshShape
+from diffiso.types import BrickGrid, Grid, Mesh
 
 _MARGIN = 2  # cells left free around the solid
+_BYTES_PER_AREA = 600  # for each square of a cell's side: samples, the mesh, and what makes them
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,13 @@ def extract(settings: ExtractSettings, say: Callable[[str], None] = print) -> Ex
 
     grid, reference = _read(settings, say)
     report.lap("grid")
-    mesh = marching_cubes(grid, settings.level, close_boundary=settings.close_boundary)
+    # The box around a mesh holds its solid, so that there is nothing to close.
+    close = settings.close_boundary and isinstance(grid, Grid)
+    mesh = marching_cubes(grid, settings.level, close_boundary=close)
     assert isinstance(mesh, Mesh)
     report.lap("marching_cubes")
     _check_surface(mesh, grid, settings)
-    report.metrics |= describe(mesh) | {"nodes": list(grid.values.shape)}
+    report.metrics |= describe(mesh) | {"nodes": list(_nodes(grid))}
     say(f"surface   {summarize(mesh)}")
 
     distance = None
@@ -122,12 +125,12 @@ def extract(settings: ExtractSettings, say: Callable[[str], None] = print) -> Ex
     return ExtractResult(mesh, distance, summary)
 
 
-def mesh_grid(shape: MeshShape, resolution: int, level: float = 0.0) -> Grid:
-    """Return a grid of signed distances of cubic cells around a mesh, exact near the level set.
+def mesh_band(shape: MeshShape, resolution: int, level: float = 0.0) -> BrickGrid:
+    """Return signed distances of cubic cells around a mesh, where its level set can be.
 
     Args:
         shape: The mesh.
-        resolution: Cells along the longest side of the grid, two of them free at either end.
+        resolution: Cells along the longest side of the box, two of them free at either end.
         level: Value at which a surface is wanted.
 
     Raises:
@@ -135,21 +138,27 @@ def mesh_grid(shape: MeshShape, resolution: int, level: float = 0.0) -> Grid:
     """
     if resolution <= 2 * _MARGIN:
         raise ValueError(f"resolution: must be above {2 * _MARGIN}, got {resolution}")
-    need, have = 12 * (resolution + 1) ** 3, memory_bytes()
+    grow = max(level, 0.0)
+    lower = torch.tensor(shape.lower, dtype=torch.float64) - grow
+    size = torch.tensor(shape.upper, dtype=torch.float64) + grow - lower
+    cell = float(size.max()) / (resolution - 2 * _MARGIN)
+    area = geometry.surface_area(torch.from_numpy(shape.vertices), torch.from_numpy(shape.faces))
+    need, have = int(_BYTES_PER_AREA * float(area) / cell**2), memory_bytes()
     if 0 < have < need:
         raise ValueError(
             f"resolution: must fit the memory, got {resolution}, "
             f"which takes {need / 2**30:.0f} of {have / 2**30:.0f} GiB"
         )
-    grow = max(level, 0.0)
-    lower = torch.tensor(shape.lower, dtype=torch.float64) - grow
-    size = torch.tensor(shape.upper, dtype=torch.float64) + grow - lower
-    cell = float(size.max()) / (resolution - 2 * _MARGIN)
     cells = [min(resolution, math.ceil(side / cell - 1e-9) + 2 * _MARGIN) for side in size.tolist()]
     lower = lower + (size - cell * torch.tensor(cells)) / 2
     upper = lower + cell * torch.tensor(cells)
-    band = abs(level) + math.sqrt(3) * cell
-    return sdf_grid(shape, lower.tolist(), upper.tolist(), cells, band=band)
+    # Exact distances are 1-Lipschitz; these hold to float64's rounding. Asked for in float64, since
+    # a mesh may lie far from 0, and kept in float32, as distances are.
+    band = NarrowBand(
+        lower.tolist(), upper.tolist(), cells, lipschitz=shape.lipschitz, dtype=torch.float64
+    )
+    with progress_bar("sampling distances") as progress:
+        return band.sample(shape, level, progress).to(torch.float32)
 
 
 def describe(mesh: Mesh) -> dict[str, int]:
@@ -172,7 +181,9 @@ def summarize(mesh: Mesh) -> str:
     )
 
 
-def _read(settings: ExtractSettings, say: Callable[[str], None]) -> tuple[Grid, Mesh | None]:
+def _read(
+    settings: ExtractSettings, say: Callable[[str], None]
+) -> tuple[Grid | BrickGrid, Mesh | None]:
     source = Path(settings.source)
     if source.suffix.lower() == ".npy":
         if settings.resolution is not None:
@@ -180,21 +191,26 @@ def _read(settings: ExtractSettings, say: Callable[[str], None]) -> tuple[Grid, 
                 f"{source}: resolution is for meshes, a volume has its own; leave it out"
             )
         grid = Grid(load_volume(source))
-        say(f"volume    {source}: {_nodes(grid)} of {grid.values.dtype}")
+        say(f"volume    {source}: {_times(_nodes(grid))} nodes of {grid.values.dtype}")
         return grid, None
     reference = load_mesh(source)
     say(f"mesh      {source}: {len(reference.vertices):,} vertices, {len(reference.faces):,} faces")
     resolution = 128 if settings.resolution is None else settings.resolution
-    grid = mesh_grid(MeshShape(reference, name=str(source)), resolution, settings.level)
-    say(f"grid      {_nodes(grid)} of signed distances")
-    return grid, reference
+    band = mesh_band(MeshShape(reference, name=str(source)), resolution, settings.level)
+    known = int((~band.values.isnan()).sum())
+    say(f"band      {known:,} signed distances on {_times(band.nodes)} nodes")
+    return band, reference
 
 
-def _nodes(grid: Grid) -> str:
-    return " x ".join(str(count) for count in grid.values.shape) + " nodes"
+def _nodes(grid: Grid | BrickGrid) -> tuple[int, ...]:
+    return grid.nodes if isinstance(grid, BrickGrid) else tuple(grid.values.shape)
 
 
-def _check_surface(mesh: Mesh, grid: Grid, settings: ExtractSettings) -> None:
+def _times(counts: tuple[int, ...]) -> str:
+    return " x ".join(str(count) for count in counts)
+
+
+def _check_surface(mesh: Mesh, grid: Grid | BrickGrid, settings: ExtractSettings) -> None:
     if len(mesh.faces) == 0:
         finite = grid.values[grid.values.isfinite()]
         raise ValueError(

@@ -4,7 +4,7 @@
 from diffiso.run.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from diffiso.run.hardware import cpu_threads, hardware, memory_bytes
 from diffiso.run.processes import Processes, ProcessStopped, is_first, processes
-from diffiso.run.progress import Track, track
+from diffiso.run.progress import Track, progress_bar, track
 from diffiso.run.random import seed_all, step_generator, step_seed
 from diffiso.run.report import Report
 from diffiso.run.settings import (
@@ -29,6 +29,7 @@ __all__ = [
     "load_weights",
     "memory_bytes",
     "processes",
+    "progress_bar",
     "read_settings",
     "save_checkpoint",
     "seed_all",

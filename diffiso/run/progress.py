@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from diffiso.extras import available, require
@@ -47,16 +48,7 @@ class Track(Generic[Item]):
             yield from self._items
 
     def _with_bar(self) -> Iterator[Item]:
-        progress = require("rich.progress")
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[text]}"),
-            progress.TimeRemainingColumn(),
-        )
-        console = require("rich.console").Console(stderr=True)
-        bar = progress.Progress(*columns, console=console, transient=True)
+        bar = _new_bar()
         task: Any = bar.add_task(self._what, total=self._total, completed=self._start, text="")
         shown, began = False, time.perf_counter()
         try:
@@ -125,6 +117,48 @@ def track(
     if total is None and isinstance(items, Sized):
         total = start + len(items)
     return Track(items, what, total, start, every)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that is told how much is done, of how much, and shows it like :func:`track`.
+
+    Args:
+        what: What is being done, in a few words.
+
+    Example:
+        >>> with progress_bar("sampling") as progress:
+        ...     mesh = diffiso.isosurface(sphere, -1, 1, 512, band=1.0, progress=progress)
+    """
+    if not (is_first() and sys.stderr.isatty() and available("rich")):
+        yield lambda done, total: None
+        return
+    bar = _new_bar()
+    task: Any = bar.add_task(what, total=None, text="")
+    began = time.perf_counter()
+
+    def update(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if time.perf_counter() - began > _PATIENCE:
+            bar.start()
+
+    try:
+        yield update
+    finally:
+        bar.stop()
+
+
+def _new_bar() -> Any:
+    progress = require("rich.progress")
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[text]}"),
+        progress.TimeRemainingColumn(),
+    )
+    console = require("rich.console").Console(stderr=True)
+    return progress.Progress(*columns, console=console, transient=True)
 
 
 def _clock(seconds: float) -> str:

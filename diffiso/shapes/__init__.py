@@ -20,7 +20,7 @@ from diffiso.shapes.csg import (
 from diffiso.shapes.family import SphereTorus, spheres_and_tori
 from diffiso.shapes.mesh_shape import MeshShape
 from diffiso.shapes.primitives import Box, Capsule, Gyroid, Sphere, Torus
-from diffiso.shapes.sampling import SdfSamples, sdf_grid, sdf_samples
+from diffiso.shapes.sampling import SdfSamples, sdf_samples
 from diffiso.shapes.sculpture import gyroid_ball
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "assorted_solids",
     "gyroid_ball",
     "rotation_matrix",
-    "sdf_grid",
     "sdf_samples",
     "smooth_minimum",
     "spheres_and_tori",

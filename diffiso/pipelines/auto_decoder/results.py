@@ -10,8 +10,7 @@ import torch
 
 from diffiso import view
 from diffiso.metrics import SurfaceDistance, surface_distance
-from diffiso.ops import isosurface
-from diffiso.ops import Field
+from diffiso.ops import Field, isosurface
 from diffiso.pipelines.auto_decoder.data import TrainingShape
 from diffiso.proximity import closest_points
 from diffiso.types import Mesh
