@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from diffiso.ops import GridSample, isosurface, marching_cubes, sample_grid
+from diffiso.ops import GridSample, NarrowBand, isosurface, marching_cubes, sample_grid
 from diffiso.ops._field import MEMORY_BUDGET, Field
+from diffiso.ops.isosurface import Band
 from diffiso.ops.mesh_sdf import Law
 from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
 
@@ -25,6 +26,9 @@ class IsoSurface(nn.Module):
         level: The level.
         law: ``"sdf"`` or ``"implicit"``, see :func:`diffiso.mesh_sdf`.
         close_boundary: Close the solid where it leaves the box.
+        band: Sample only where the surface can be, see :func:`diffiso.isosurface`; every call by
+            itself. "warm" estimates a bound in the first call and then follows the surface from
+            call to call (:class:`diffiso.NarrowBand`), for one shape that changes step by step.
         memory_budget: Bytes the field's evaluation may take at a time.
 
     Example:
@@ -43,6 +47,7 @@ class IsoSurface(nn.Module):
         level: float = 0.0,
         law: Law = "sdf",
         close_boundary: bool = False,
+        band: Band | Literal["warm"] | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         super().__init__()
@@ -53,19 +58,25 @@ class IsoSurface(nn.Module):
         self.law: Law = law
         self.close_boundary = close_boundary
         self.memory_budget = memory_budget
+        self.band: Band | NarrowBand | None
+        if band == "warm":
+            self.band = NarrowBand(lower, upper, resolution, memory_budget=memory_budget)
+        else:
+            self.band = band
 
     def forward(self, field: Field) -> Mesh:
         """Return the mesh of ``field``, a callable (P, 3) -> (P,)."""
-        mesh = isosurface(
-            field,
-            self.lower,
-            self.upper,
-            self.resolution,
-            level=self.level,
-            law=self.law,
-            close_boundary=self.close_boundary,
-            memory_budget=self.memory_budget,
-        )
+        options: dict[str, Any] = {
+            "level": self.level,
+            "law": self.law,
+            "close_boundary": self.close_boundary,
+            "band": self.band,
+        }
+        if isinstance(self.band, NarrowBand):
+            mesh = isosurface(field, **options)
+        else:
+            box = self.lower, self.upper, self.resolution
+            mesh = isosurface(field, *box, memory_budget=self.memory_budget, **options)
         assert isinstance(mesh, Mesh)  # a callable gives one
         return mesh
 

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from diffiso.fields import DecoderSettings, DeepSdfDecoder
 from diffiso.losses import surface_loss
-from diffiso.ops import isosurface
+from diffiso.ops import NarrowBand, isosurface
 from diffiso.run import check_settings, track
 from diffiso.shapes import SphereTorus, spheres_and_tori
 from diffiso.types import Mesh
+
+_REFRESH_EVERY = 10  # steps: a part that appears away from the surface waits no longer
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,9 @@ def turn_sphere_into_torus(
     optimizer = torch.optim.Adam([code], settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     history = []
+    band = NarrowBand(-1.0, 1.0, settings.resolution, refresh_every=_REFRESH_EVERY)
     for step in track(range(settings.steps + 1), "turning a sphere into a torus"):
-        mesh = isosurface(family.decoder.field(code), -1.0, 1.0, settings.resolution)
+        mesh = isosurface(family.decoder.field(code), band=band)
         assert isinstance(mesh, Mesh)
         if len(mesh.faces) == 0:
             raise RuntimeError(f"turn_sphere_into_torus: the surface vanished at step {step}")
