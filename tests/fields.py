@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffiso import BrickGrid, Grid
+
 Field = Callable[[Tensor], Tensor]
 
 GRID_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -104,3 +106,24 @@ def random_smooth(
     """Standard normal float64 samples kept `margin` away from 0: small steps flip no sign."""
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     return values + margin * torch.where(values < 0, -1.0, 1.0)
+
+
+def with_holes(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Make whole bricks of 8 x 8 x 8 nodes absent, and a few nodes here and there."""
+    gone = torch.rand([-(-n // 8) for n in values.shape], generator=generator) < 0.3
+    for axis, n in enumerate(values.shape):
+        gone = gone.repeat_interleave(8, dim=axis).narrow(axis, 0, n)
+    gone = gone | (torch.rand(values.shape, generator=generator) < 0.01)
+    return values.masked_fill(gone, math.nan)
+
+
+def shuffled_bricks(grid: Grid, generator: torch.Generator) -> BrickGrid:
+    """Bricks in a random order, with numbers stored beyond the box."""
+    bricks = BrickGrid.from_grid(grid)
+    box = BrickGrid.from_grid(Grid(torch.zeros_like(grid.values)))
+    stored = box.table[bricks.coordinates.long().unbind(dim=1)]
+    values = bricks.values.masked_fill(box.values[stored.long()].isnan(), 7.0)
+    order = torch.randperm(len(values), generator=generator)
+    return BrickGrid.from_bricks(
+        values[order], bricks.coordinates[order], bricks.nodes, grid.lower, grid.spacing
+    )

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch.compile(fullgraph=True) of every public op, forward and backward."""
 
+import dataclasses
+
 import pytest
 import torch
 from conftest import assert_close
 from fields import random_smooth
 
-from diffiso import Grid, marching_cubes, mesh_sdf, sample_grid
+from diffiso import BrickGrid, Grid, marching_cubes, mesh_sdf, sample_grid
 from diffiso.layers import GridSampler, MarchingCubes
 
 LOWER, SPACING = (-1.5, 0.25, 12.0), (0.5, 0.75, 0.125)
@@ -74,6 +76,20 @@ def test_sample_grid(generator):
 
     points = 4 * torch.rand(9, 3, generator=generator, dtype=torch.float64)
     check_compiled(sample, [(v, points.clone()) for v in grids(generator, 4, 5, 6)])
+
+
+# torch's tracing makes objects of gradient functions, and warns of that itself.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_bricks(generator):
+    coordinates = torch.tensor([[0, 0, 0], [1, 0, 0]])
+    bricks = BrickGrid.from_bricks(torch.zeros(2, 8, 8, 8), coordinates, (16, 7, 8))
+
+    def sample(values, points):
+        grid = dataclasses.replace(bricks, values=values)
+        return (*sample_grid(grid, points), mesh_sdf(grid, points))
+
+    points = 6 * torch.rand(9, 3, generator=generator, dtype=torch.float64)
+    check_compiled(sample, [(v, points.clone()) for v in grids(generator, 2, 8, 8, 8)])
 
 
 def surface_and_samples(grid, points):

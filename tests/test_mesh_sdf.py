@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """mesh_sdf: values and gradients, registration, errors, edges, CUDA."""
 
+import dataclasses
+import math
+
 import pytest
 import torch
 from conftest import assert_close, assert_same_on_cuda
-from fields import random_smooth, sphere
+from fields import random_smooth, shuffled_bricks, sphere, with_holes
+from torch.autograd import forward_ad
 
 from diffiso import Grid, isosurface, marching_cubes, mesh_sdf, reference
 
@@ -75,6 +79,32 @@ def test_packed_batch_equals_reference(law, generator):
     assert torch.equal(ours, theirs)
     ours, theirs = (torch.autograd.grad((o * weights).sum(), values)[0] for o in (ours, theirs))
     assert_close(ours, theirs, factor=12 / 0.125)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bricks_equal_the_dense_grid(law, dtype, generator):
+    values = with_holes(random_smooth(generator, (18, 9, 20)).to(dtype), generator)
+    grid = Grid(values.requires_grad_(), LOWER, SPACING)
+    bricks = shuffled_bricks(Grid(values.detach(), LOWER, SPACING), generator)
+    vertices = marching_cubes(grid, gradient="none").vertices
+    weights = torch.randn(vertices.shape, generator=generator).to(dtype)
+    level = torch.zeros((), dtype=dtype, requires_grad=True)
+    slopes = []
+    for kind in (grid, bricks):
+        inputs = kind.values.requires_grad_(), level
+        moving = mesh_sdf(kind, vertices, law=law, level=level)
+        assert torch.equal(moving, vertices)
+        slopes.append(torch.autograd.grad((moving * weights).sum(), inputs))
+    (of_nodes, of_level), (of_bricks, of_brick_level) = slopes
+    found = dataclasses.replace(bricks, values=of_bricks).to_grid().values
+    present = ~values.isnan()
+    assert of_nodes.count_nonzero() > 500
+    # Both divide by the norm, each in its own way; a sample collects from the vertices of its eight
+    # cells.
+    assert_close(found[present], of_nodes[present], factor=10)
+    # A sum over all vertices.
+    assert_close(of_brick_level, of_level, factor=len(vertices) ** 0.5)
 
 
 def test_normals_take_no_part_in_the_gradient():
@@ -156,7 +186,43 @@ def test_bad_vertices_of_a_grid(vertices, fragments):
     assert all(part in str(error.value) for part in ("mesh_sdf: ", *fragments)), error.value
 
 
+def test_offsets_are_for_dense_grids(generator):
+    bricks = shuffled_bricks(Grid(torch.rand(4, 4, 4, generator=generator)), generator)
+    for field in (bricks, sphere(0.5)):
+        with pytest.raises(ValueError, match="mesh_sdf: vertex_offsets must be None unless"):
+            mesh_sdf(field, torch.rand(3, 3), vertex_offsets=torch.tensor([0, 3]))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of its own scripts
+def test_forward_mode_is_refused(generator):
+    bricks = shuffled_bricks(Grid(torch.rand(4, 4, 4, generator=generator)), generator)
+    with forward_ad.dual_level():
+        moving = forward_ad.make_dual(bricks.values, torch.ones_like(bricks.values))
+        with pytest.raises(RuntimeError, match="mesh_sdf: forward-mode"):
+            mesh_sdf(dataclasses.replace(bricks, values=moving), torch.rand(3, 3))
+
+
 # Edges.
+
+
+def test_no_vertices_give_a_zero_gradient(generator):
+    bricks = shuffled_bricks(Grid(torch.rand(4, 4, 4, generator=generator)), generator)
+    values = bricks.values.requires_grad_()
+    moving = mesh_sdf(bricks, torch.zeros(0, 3))
+    assert moving.shape == (0, 3)
+    moving.sum().backward()
+    assert torch.equal(values.grad, torch.zeros_like(values))
+
+
+def test_vertices_in_absent_cells_pass_nothing_on(generator):
+    bricks = shuffled_bricks(Grid(torch.rand(16, 8, 8, generator=generator)), generator)
+    hole = bricks.values.detach().clone()
+    hole[:, 3, 3, 3] = math.nan
+    bricks = dataclasses.replace(bricks, values=hole.requires_grad_())
+    mesh_sdf(bricks, torch.tensor([[3.5, 2.5, 3.5], [30.0, 2.5, 4.5]])).sum().backward()
+    assert hole.grad.isfinite().all()
+    # The four of the second point's nearest face of the box, and none of the first point.
+    assert hole.grad.nonzero()[:, 1].tolist() == [7, 7, 7, 7]
 
 
 def test_vertices_without_a_normal_stay_put():

@@ -224,15 +224,25 @@ inline GridShape check_marching_cubes_backward(const Tensor& grad_vertices, cons
   return grid;
 }
 
-inline void check_sample_grid(const Tensor& values, const Tensor& points) {
-  const char* op = "sample_grid";
+inline void check_sampled(const char* op, const Tensor& values, const Tensor& points) {
   check(is_floating(values.scalar_type()), op,
         ": values must be torch.float32 or torch.float64, got ", dtype_name(values.scalar_type()));
   check_same_device(op, values, "points", points);
   check_dtype(op, "points", points, values.scalar_type());
-  check(points.dim() == 3 && points.size(2) == 3 && points.size(0) == values.size(0), op,
-        ": points must be (P, 3), or (B, P, 3) with the batch of values, got ", shape_of(points));
   check(points.is_contiguous(), op, ": points must be contiguous");
+}
+
+inline void check_sample_grid(const Tensor& values, const Tensor& points) {
+  check_sampled("sample_grid", values, points);
+  check(points.dim() == 3 && points.size(2) == 3 && points.size(0) == values.size(0),
+        "sample_grid: points must be (P, 3), or (B, P, 3) with the batch of values, got ",
+        shape_of(points));
+}
+
+inline void check_sample_bricks(const Tensor& values, const Tensor& points) {
+  check_sampled("sample_bricks", values, points);
+  check(points.dim() == 2 && points.size(1) == 3, "sample_bricks: points must be (P, 3), got ",
+        shape_of(points));
 }
 
 inline void check_gradient(const char* op, const char* name, const Tensor& grad, const Tensor& of,
@@ -244,12 +254,11 @@ inline void check_gradient(const char* op, const char* name, const Tensor& grad,
   check(same, op, ": ", name, " must be contiguous and match the output, got ", shape_of(grad));
 }
 
-inline void check_sample_grid_gradients(const std::optional<Tensor>& grad_sdf,
-                                        const std::optional<Tensor>& grad_gradient,
-                                        const Tensor& points) {
-  const char* op = "sample_grid_backward";
-  if (grad_sdf) check_gradient(op, "grad_sdf", *grad_sdf, points, 2);
-  if (grad_gradient) check_gradient(op, "grad_gradient", *grad_gradient, points, 3);
+inline void check_sample_gradients(const char* op, const std::optional<Tensor>& grad_sdf,
+                                   const std::optional<Tensor>& grad_gradient,
+                                   const Tensor& points) {
+  if (grad_sdf) check_gradient(op, "grad_sdf", *grad_sdf, points, points.dim() - 1);
+  if (grad_gradient) check_gradient(op, "grad_gradient", *grad_gradient, points, points.dim());
 }
 
 inline void check_mesh_sdf(const Tensor& values, const Tensor& vertices,

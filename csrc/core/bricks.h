@@ -7,7 +7,7 @@
 // y + z.
 #pragma once
 
-#include "core/vec3.h"
+#include "core/grid.h"
 
 namespace diffiso {
 
@@ -40,6 +40,8 @@ struct BrickShape {
   DIFFISO_HD int64_t node(int64_t i, int64_t j, int64_t k) const {
     return (i * nodes[1] + j) * nodes[2] + k;
   }
+
+  DIFFISO_HD AxisNodes axis(int a) const { return {nodes[a], lower[a], spacing[a]}; }
 
   // The node of a brick with local coordinates 0, along one axis.
   DIFFISO_HD int64_t origin(int64_t brick, int axis) const {

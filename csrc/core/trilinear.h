@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one trilinear stencil: where a point falls in a grid, the eight samples around it, their
-// weights and the weights' derivatives. Sampling, scattering and every backward go through it.
+// weights and the weights' derivatives. Sampling, scattering and every backward go through it. Dense
+// and sparse grids differ in where the samples lie, and in nothing else.
 #pragma once
 
-#include "core/grid.h"
+#include "core/bricks.h"
 
 namespace diffiso {
 
@@ -16,15 +17,15 @@ struct AxisPlace {
   int64_t cell;
   scalar_t fraction, excess;
 
-  DIFFISO_HD AxisPlace(const GridShape& grid, int axis, scalar_t p) {
-    const int64_t cells = grid.size[axis] - 1;
-    const scalar_t low = static_cast<scalar_t>(grid.lower[axis]);
+  DIFFISO_HD AxisPlace(const AxisNodes& axis, scalar_t p) {
+    const int64_t cells = axis.count - 1;
+    const scalar_t low = static_cast<scalar_t>(axis.lower);
     const scalar_t high =
-        static_cast<scalar_t>(grid.lower[axis] + static_cast<double>(cells) * grid.spacing[axis]);
+        static_cast<scalar_t>(axis.lower + static_cast<double>(cells) * axis.spacing);
     // Compared in world units, so that the box's own bounds, as given, count as inside it.
     excess = p > high ? p - high : p >= low ? scalar_t{0} : p - low;
     const scalar_t last = static_cast<scalar_t>(cells);
-    const scalar_t place = (p - low) / static_cast<scalar_t>(grid.spacing[axis]);
+    const scalar_t place = (p - low) / static_cast<scalar_t>(axis.spacing);
     const scalar_t inside = place > last ? last : place >= 0 ? place : scalar_t{0};
     const int64_t floored = static_cast<int64_t>(inside);
     cell = floored < cells ? floored : cells - 1;
@@ -32,30 +33,22 @@ struct AxisPlace {
   }
 };
 
-// A point's cell and its place in it; corner c = 4*dx + 2*dy + dz. A point outside the box takes
-// the stencil of the box's nearest point.
+// A point's cell and its place in it, and so what the corners of the cell weigh; corner c = 4*dx +
+// 2*dy + dz. A point outside the box has the place of the box's nearest point.
 template <typename scalar_t>
-struct TrilinearStencil {
-  int64_t first;      // flat index of the cell's lower node
-  int64_t stride[2];  // flat steps in x and y (z is contiguous)
+struct TrilinearPlace {
+  int64_t cell[3];  // its lower node
   Vec3<scalar_t> fraction, spacing, excess;
 
-  DIFFISO_HD TrilinearStencil(const GridShape& grid, int64_t batch, Vec3<scalar_t> point) {
-    int64_t cell[3];
+  template <typename Shape>
+  DIFFISO_HD TrilinearPlace(const Shape& shape, Vec3<scalar_t> point) {
     for (int axis = 0; axis < 3; ++axis) {
-      const AxisPlace<scalar_t> place(grid, axis, point[axis]);
+      const AxisPlace<scalar_t> place(shape.axis(axis), point[axis]);
       cell[axis] = place.cell;
       fraction[axis] = place.fraction;
       excess[axis] = place.excess;
-      spacing[axis] = static_cast<scalar_t>(grid.spacing[axis]);
+      spacing[axis] = static_cast<scalar_t>(shape.spacing[axis]);
     }
-    stride[0] = grid.size[1] * grid.size[2];
-    stride[1] = grid.size[2];
-    first = grid.node(batch, cell[0], cell[1], cell[2]);
-  }
-
-  DIFFISO_HD int64_t offset(int corner) const {
-    return first + (corner >> 2) * stride[0] + (corner >> 1 & 1) * stride[1] + (corner & 1);
   }
 
   DIFFISO_HD bool is_outside(int axis) const { return excess[axis] != 0; }
@@ -92,6 +85,61 @@ struct TrilinearStencil {
   }
 };
 
+// The stencil of a dense grid.
+template <typename scalar_t>
+struct GridStencil : TrilinearPlace<scalar_t> {
+  int64_t cell_id;    // flat index of the cell's lower node: no other cell has it
+  int64_t stride[2];  // flat steps in x and y (z is contiguous)
+
+  DIFFISO_HD GridStencil(const GridShape& grid, int64_t batch, Vec3<scalar_t> point)
+      : TrilinearPlace<scalar_t>(grid, point),
+        cell_id(grid.node(batch, this->cell[0], this->cell[1], this->cell[2])),
+        stride{grid.size[1] * grid.size[2], grid.size[2]} {}
+
+  // Where the sample of a corner is stored.
+  DIFFISO_HD int64_t offset(int corner) const {
+    return cell_id + (corner >> 2) * stride[0] + (corner >> 1 & 1) * stride[1] + (corner & 1);
+  }
+  DIFFISO_HD scalar_t sample(const scalar_t* values, int corner) const {
+    return values[offset(corner)];
+  }
+  // Where the gradient of a corner goes, and whether that is nowhere.
+  DIFFISO_HD int64_t target(const scalar_t*, int corner) const { return offset(corner); }
+  DIFFISO_HD static bool is_absent(int64_t) { return false; }
+};
+
+// The stencil of a sparse grid: a corner that no brick has reads as NaN, its offset is -1. Nothing
+// goes to an absent corner, whether it is that or a NaN stored in a brick.
+template <typename scalar_t>
+struct BrickStencil : TrilinearPlace<scalar_t> {
+  const BrickShape& bricks;
+  int64_t cell_id;  // flat index of the cell's lower node in the whole lattice
+  int64_t first;    // where the sample of that node is stored, or -1
+
+  DIFFISO_HD BrickStencil(const BrickShape& shape, Vec3<scalar_t> point)
+      : TrilinearPlace<scalar_t>(shape, point),
+        bricks(shape),
+        cell_id(shape.node(this->cell[0], this->cell[1], this->cell[2])),
+        first(shape.offset(this->cell[0], this->cell[1], this->cell[2])) {}
+
+  DIFFISO_HD int64_t offset(int corner) const {
+    const int64_t x = this->cell[0], y = this->cell[1], z = this->cell[2];
+    const int dx = corner >> 2, dy = corner >> 1 & 1, dz = corner & 1;
+    const bool in_one_brick = (x & 7) < 7 && (y & 7) < 7 && (z & 7) < 7;  // two cells of three
+    if (!in_one_brick) return bricks.offset(x + dx, y + dy, z + dz);
+    return first < 0 ? -1 : first + 64 * dx + 8 * dy + dz;
+  }
+  DIFFISO_HD scalar_t sample(const scalar_t* values, int corner) const {
+    const int64_t stored = offset(corner);
+    return stored < 0 ? static_cast<scalar_t>(NAN) : values[stored];
+  }
+  DIFFISO_HD int64_t target(const scalar_t* values, int corner) const {
+    const int64_t stored = offset(corner);
+    return stored < 0 || std::isnan(values[stored]) ? -1 : stored;
+  }
+  DIFFISO_HD static bool is_absent(int64_t target) { return target < 0; }
+};
+
 // Value and gradient of the interpolated field, continued outside the box by the distance to it.
 template <typename scalar_t>
 struct FieldSample {
@@ -99,12 +147,11 @@ struct FieldSample {
   Vec3<scalar_t> gradient;
 };
 
-template <typename scalar_t>
-DIFFISO_HD FieldSample<scalar_t> interpolate(const TrilinearStencil<scalar_t>& stencil,
-                                             const scalar_t* values) {
+template <typename Stencil, typename scalar_t>
+DIFFISO_HD FieldSample<scalar_t> interpolate(const Stencil& stencil, const scalar_t* values) {
   FieldSample<scalar_t> sample{0, {0, 0, 0}};
   for (int corner = 0; corner < 8; ++corner) {
-    const scalar_t value = values[stencil.offset(corner)];
+    const scalar_t value = stencil.sample(values, corner);
     sample.value += stencil.weight(corner) * value;
     sample.gradient = sample.gradient + stencil.weight_gradient(corner) * value;
   }
@@ -123,15 +170,15 @@ struct InterpolateBackward {
   scalar_t grad_value;
   Vec3<scalar_t> grad_gradient;
 
-  DIFFISO_HD scalar_t corner(const TrilinearStencil<scalar_t>& stencil, int c) const {
-    return grad_value * stencil.weight(c) + dot(grad_gradient, stencil.weight_gradient(c));
+  DIFFISO_HD scalar_t corner(const TrilinearPlace<scalar_t>& place, int c) const {
+    return grad_value * place.weight(c) + dot(grad_gradient, place.weight_gradient(c));
   }
 
-  DIFFISO_HD Vec3<scalar_t> point(const TrilinearStencil<scalar_t>& stencil,
-                                  const scalar_t* values) const {
+  template <typename Stencil>
+  DIFFISO_HD Vec3<scalar_t> point(const Stencil& stencil, const scalar_t* values) const {
     Vec3<scalar_t> out{0, 0, 0};
     for (int c = 0; c < 8; ++c) {
-      const scalar_t value = values[stencil.offset(c)];
+      const scalar_t value = stencil.sample(values, c);
       out = out + stencil.weight_gradient(c) * (value * grad_value) +
             stencil.weight_hessian_times(c, grad_gradient) * value;
     }

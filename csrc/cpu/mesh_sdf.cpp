@@ -32,14 +32,14 @@ Tensor mesh_sdf_backward(Tensor grad_vertices, Tensor values, Tensor vertices,
     const auto* at = static_cast<const scalar_t*>(vertices.const_data_ptr());
     const auto* grad = static_cast<const scalar_t*>(grad_vertices.const_data_ptr());
     const auto* offsets = static_cast<const int64_t*>(vertex_offsets.const_data_ptr());
-    const auto pull_back = [&](int64_t n, const TrilinearStencil<scalar_t>& stencil) {
+    const auto pull_back = [&](int64_t n, const GridStencil<scalar_t>& stencil) {
       const Vec3<scalar_t> gradient = interpolate(stencil, in).gradient;
       return InterpolateBackward<scalar_t>{
           mesh_sdf_pull_back(load_vec3(grad, n), gradient, implicit), {0, 0, 0}};
     };
     for (int64_t b = 0; b < grid.batch; ++b) {
-      scatter_points(grid, b, at, offsets[b], offsets[b + 1], pull_back,
-                     static_cast<scalar_t*>(grad_values.mutable_data_ptr()));
+      scatter_points(grid.axis(0), PointsOfGrid<scalar_t>{grid, b, at}, offsets[b], offsets[b + 1],
+                     in, pull_back, static_cast<scalar_t*>(grad_values.mutable_data_ptr()));
     }
   });
   return grad_values;

@@ -12,14 +12,12 @@ namespace {
 template <typename scalar_t>
 struct MeshSdfParams {
   GridShape grid;
-  int64_t vertices;
+  int64_t count;                               // V
   const int64_t* __restrict__ vertex_offsets;  // (B + 1,)
   const scalar_t* __restrict__ values;         // (B, X, Y, Z)
   const scalar_t* __restrict__ points;         // (V, 3)
   const scalar_t* __restrict__ grad_vertices;  // (V, 3)
   bool implicit;
-
-  DIFFISO_HD int64_t count() const { return vertices; }
 
   // The grid of a vertex: the last whose run begins at or before it.
   DIFFISO_HD int64_t batch(int64_t n) const {
@@ -35,8 +33,12 @@ struct MeshSdfParams {
     return low;
   }
 
-  DIFFISO_HD InterpolateBackward<scalar_t> pull_back(
-      int64_t n, const TrilinearStencil<scalar_t>& stencil) const {
+  DIFFISO_HD GridStencil<scalar_t> stencil(int64_t n) const {
+    return {grid, batch(n), load_vec3(points, n)};
+  }
+
+  DIFFISO_HD InterpolateBackward<scalar_t> pull_back(int64_t n,
+                                                     const GridStencil<scalar_t>& stencil) const {
     const Vec3<scalar_t> gradient = interpolate(stencil, values).gradient;
     return {mesh_sdf_pull_back(load_vec3(grad_vertices, n), gradient, implicit), {0, 0, 0}};
   }
@@ -62,7 +64,7 @@ Tensor mesh_sdf_backward(Tensor grad_vertices, Tensor values, Tensor vertices,
   dispatch_floating(values.scalar_type(), [&]<typename scalar_t>() {
     MeshSdfParams<scalar_t> p{};
     p.grid = grid;
-    p.vertices = vertices.size(0);
+    p.count = vertices.size(0);
     p.vertex_offsets = static_cast<const int64_t*>(vertex_offsets.const_data_ptr());
     p.values = static_cast<const scalar_t*>(values.const_data_ptr());
     p.points = static_cast<const scalar_t*>(vertices.const_data_ptr());

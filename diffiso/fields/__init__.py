@@ -7,12 +7,13 @@
 from diffiso.fields.decoder import DecoderSettings, DeepSdfDecoder, LatentField
 from diffiso.fields.encoding import PositionalEncoding
 from diffiso.fields.geometric import GeometricField
-from diffiso.fields.grid import FeatureGridField, GridField
+from diffiso.fields.grid import BrickField, FeatureGridField, GridField
 from diffiso.fields.latent import LatentTable
 from diffiso.fields.mlp import Mlp
 from diffiso.fields.siren import Siren
 
 __all__ = [
+    "BrickField",
     "DecoderSettings",
     "DeepSdfDecoder",
     "FeatureGridField",

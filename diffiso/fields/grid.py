@@ -11,10 +11,44 @@ from torch.nn import functional
 
 from diffiso.fields.mlp import Mlp
 from diffiso.ops import GridSample, sample_grid
-from diffiso.types import Grid
+from diffiso.types import BrickGrid, Grid
 
 
-class GridField(nn.Module):
+class _SampledField(nn.Module):
+    """A field that interpolates the samples of its ``grid``; its state holds the bounds too."""
+
+    lower: tuple[float, float, float]
+    spacing: tuple[float, float, float]
+
+    @property
+    def grid(self) -> Grid | BrickGrid:
+        """The samples with their bounds, attached to the parameter."""
+        raise NotImplementedError
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return values (P,) at points (P, 3), both in world units."""
+        return self.sample(points).sdf
+
+    def sample(self, points: Tensor) -> GridSample:
+        """Return value (P,) and gradient (P, 3) at points (P, 3), both differentiable once."""
+        return sample_grid(self.grid, points)
+
+    def get_extra_state(self) -> Tensor:
+        """Return lower corner and spacing (2, 3), float64: samples in another box would lie."""
+        return torch.tensor([self.lower, self.spacing], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the bounds that belong to the samples that are loaded."""
+        (x, y, z), (dx, dy, dz) = state.tolist()
+        self.lower, self.spacing = (x, y, z), (dx, dy, dz)
+
+
+def _check_dtype(name: str, dtype: torch.dtype) -> None:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name}: values must be float32 or float64, got {dtype}")
+
+
+class GridField(_SampledField):
     """A grid of samples to learn, interpolated: a callable (P, 3) -> (P,).
 
     Interpolation as :func:`diffiso.sample_grid`, also outside the box. Values are differentiable
@@ -37,13 +71,12 @@ class GridField(nn.Module):
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
-        shape, dtype = tuple(grid.values.shape), grid.values.dtype
+        shape = tuple(grid.values.shape)
         if len(shape) != 3 or min(shape) < 2:
             raise ValueError(
                 f"GridField: values must be (X, Y, Z), 2 nodes or more each, got {shape}"
             )
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"GridField: values must be float32 or float64, got {dtype}")
+        _check_dtype("GridField", grid.values.dtype)
         self.values = nn.Parameter(grid.values.detach().clone())
         self.lower = grid.lower
         self.spacing = grid.spacing
@@ -53,17 +86,58 @@ class GridField(nn.Module):
         """The samples with their bounds, attached to the parameter."""
         return Grid(self.values, self.lower, self.spacing)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return values (P,) at points (P, 3), both in world units."""
-        return self.sample(points).sdf
-
-    def sample(self, points: Tensor) -> GridSample:
-        """Return value (P,) and gradient (P, 3) at points (P, 3), both differentiable once."""
-        return sample_grid(self.grid, points)
-
     def extra_repr(self) -> str:
         """Return the bounds for ``repr``."""
         return f"{tuple(self.values.shape)}, lower={self.lower}, spacing={self.spacing}"
+
+
+class BrickField(_SampledField):
+    """Samples to learn where they matter, interpolated: a callable (P, 3) -> (P,).
+
+    As :class:`GridField`, with memory for the bricks alone. A cell with an absent node is NaN, and
+    stays so however long the field learns.
+
+    Args:
+        grid: The bricks to start from; a copy of their values becomes the parameter ``values``.
+
+    Raises:
+        ValueError: If values are neither float32 nor float64.
+
+    Example:
+        >>> import diffiso
+        >>> band = diffiso.NarrowBand(-1, 1, 64, lipschitz=1.0)
+        >>> field = BrickField(band.sample(lambda p: p.norm(dim=1) - 0.5))
+        >>> diffiso.isosurface(field.grid).vertices.requires_grad
+        True
+    """
+
+    values: Tensor
+    table: Tensor
+    coordinates: Tensor
+
+    def __init__(self, grid: BrickGrid) -> None:
+        super().__init__()
+        _check_dtype("BrickField", grid.values.dtype)
+        self.values = nn.Parameter(grid.values.detach().clone())
+        self.register_buffer("table", grid.table.clone())
+        self.register_buffer("coordinates", grid.coordinates.clone())
+        self.nodes = grid.nodes
+        self.lower = grid.lower
+        self.spacing = grid.spacing
+
+    @property
+    def grid(self) -> BrickGrid:
+        """The bricks with their bounds, attached to the parameter."""
+        return BrickGrid(
+            self.values, self.table, self.coordinates, self.nodes, self.lower, self.spacing
+        )
+
+    def extra_repr(self) -> str:
+        """Return the number of bricks and the bounds for ``repr``."""
+        return (
+            f"{len(self.values)} bricks, nodes={self.nodes}, lower={self.lower}, "
+            f"spacing={self.spacing}"
+        )
 
 
 class FeatureGridField(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,7 @@ Band = float | Literal["lipschitz", "sign"] | Criterion
 
 
 def isosurface(
-    field: Field | Grid,
+    field: Field | Grid | BrickGrid,
     lower: float | Sequence[float] | Tensor | None = None,
     upper: float | Sequence[float] | Tensor | None = None,
     resolution: int | Sequence[int] | None = None,
@@ -37,7 +38,7 @@ def isosurface(
     law: Law = "sdf",
     close_boundary: bool = False,
     band: NarrowBand | Band | None = None,
-    attributes: Attributes | Grid | None = None,
+    attributes: Attributes | Grid | BrickGrid | None = None,
     index_dtype: torch.dtype = torch.int64,
     memory_budget: int = MEMORY_BUDGET,
     dtype: torch.dtype | None = None,
@@ -53,7 +54,7 @@ def isosurface(
 
     Args:
         field: A callable (P, 3) -> (P,) made of torch operations, negative inside; or a
-            :class:`Grid`, which has bounds of its own.
+            :class:`Grid` or :class:`BrickGrid`, which has bounds of its own.
         lower: World position of the box's lower corner: three numbers, or one for all axes.
         upper: World position of its upper corner.
         resolution: Number of cells along each axis, or one for all; nodes are one more.
@@ -97,14 +98,15 @@ def isosurface(
     """
     check_law(law)
     check_options(level, index_dtype)
-    if isinstance(field, Grid):
+    if isinstance(field, Grid | BrickGrid):
         if lower is not None or upper is not None or resolution is not None:
             raise ValueError(
-                "isosurface: a Grid has its own bounds; give no lower, upper, resolution"
+                f"isosurface: a {type(field).__name__} has its own bounds; give no lower, upper, "
+                "resolution"
             )
         if band is not None:
             raise ValueError("isosurface: band must be None for a Grid, which has its samples")
-        grid: Grid | BrickGrid = Grid(field.values.detach(), field.lower, field.spacing)
+        grid: Grid | BrickGrid = replace(field, values=field.values.detach())
     elif band is not None:
         narrow = _as_band(band, lower, upper, resolution, memory_budget, dtype, device)
         if close_boundary:
@@ -139,7 +141,7 @@ def isosurface(
             field, mesh.vertices, law=law, level=level, vertex_offsets=mesh.vertex_offsets
         )
         return MeshBatch(attached, mesh.faces, mesh.vertex_offsets, mesh.face_offsets)
-    if isinstance(field, Grid):
+    if isinstance(field, Grid | BrickGrid):
         vertices = mesh_sdf(field, mesh.vertices, law=law, level=level)
     else:
         points_dtype, _ = points_like(field, lower, dtype, device)
@@ -174,15 +176,16 @@ def _as_band(
     return NarrowBand(*box, **rules, memory_budget=memory_budget, dtype=dtype, device=device)
 
 
-def vertex_attributes(attributes: Attributes | Grid, points: Tensor) -> Tensor:
+def vertex_attributes(attributes: Attributes | Grid | BrickGrid, points: Tensor) -> Tensor:
     """Return what a field or a grid of several channels holds at points, such as colours.
 
     Differentiable in the points, and in the grid's values or whatever the field closes over.
 
     Args:
         attributes: A callable (P, 3) -> (P, C) or (P,) made of torch operations; or a
-            :class:`Grid` of values (C, X, Y, Z), or (X, Y, Z) for one channel, read trilinearly;
-            outside its box the value at the box's nearest point.
+            :class:`Grid` of values (C, X, Y, Z), or (X, Y, Z) for one channel, or a
+            :class:`BrickGrid`, one channel, read trilinearly; outside its box the value at the
+            box's nearest point.
         points: (P, 3), world units.
 
     Returns:
@@ -198,10 +201,12 @@ def vertex_attributes(attributes: Attributes | Grid, points: Tensor) -> Tensor:
         >>> mesh.attributes.shape == mesh.vertices.shape
         True
     """
-    if isinstance(attributes, Grid):
-        channels = attributes.values if attributes.values.dim() == 4 else attributes.values[None]
+    if isinstance(attributes, Grid | BrickGrid):
         lower, upper = points.new_tensor(attributes.lower), points.new_tensor(attributes.upper)
-        inside = points.clamp(lower, upper).to(channels.dtype)
+        inside = points.clamp(lower, upper).to(attributes.values.dtype)
+        if isinstance(attributes, BrickGrid):
+            return sample_grid(attributes, inside).sdf[:, None].to(points.dtype)
+        channels = attributes.values if attributes.values.dim() == 4 else attributes.values[None]
         grid = Grid(channels, attributes.lower, attributes.spacing)
         return sample_grid(grid, inside.expand(len(channels), -1, 3)).sdf.T.to(points.dtype)
     values = attributes(points)

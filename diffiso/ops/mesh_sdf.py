@@ -18,13 +18,14 @@ from diffiso.ops._field import (
     value_and_gradient,
 )
 from diffiso.ops._registration import no_double_backward, no_forward_mode
-from diffiso.types import Grid
+from diffiso.ops.sample_grid import sample_grid
+from diffiso.types import BrickGrid, Grid
 
 Law = Literal["sdf", "implicit"]
 
 
 def mesh_sdf(
-    field: Field | Grid,
+    field: Field | Grid | BrickGrid,
     vertices: Tensor,
     *,
     law: Law = "sdf",
@@ -45,8 +46,8 @@ def mesh_sdf(
     fixed order.
 
     Args:
-        field: A callable (P, 3) -> (P,) made of torch operations, or a :class:`Grid` (float32,
-            float64).
+        field: A callable (P, 3) -> (P,) made of torch operations, or a :class:`Grid` or
+            :class:`BrickGrid` (float32, float64).
         vertices: (V, 3), world units, for instance of :func:`marching_cubes`.
         law: ``"sdf"`` or ``"implicit"``.
         level: The level the vertices were extracted at.
@@ -59,7 +60,8 @@ def mesh_sdf(
         (V, 3), equal to ``vertices``.
 
     Raises:
-        ValueError: If ``law`` is none of those above, or the field returns another shape than (V,).
+        ValueError: If ``law`` is none of those above, the field returns another shape than (V,), or
+            offsets do not go with the field.
         RuntimeError: If the field is not differentiable in its points, or tensors do not fit.
 
     Source:
@@ -78,6 +80,13 @@ def mesh_sdf(
     vertices = vertices.detach()
     if isinstance(field, Grid):
         return _attach_to_grid(field, vertices, law, level, vertex_offsets)
+    if vertex_offsets is not None:
+        raise ValueError(
+            "mesh_sdf: vertex_offsets must be None unless field is a Grid, "
+            f"got {tuple(vertex_offsets.shape)} beside a {type(field).__name__}"
+        )
+    if isinstance(field, BrickGrid):
+        return _attach_to_bricks(field, vertices, law, level)
     return attach_to_field(field, vertices, law, level, vertices.dtype, memory_budget)
 
 
@@ -223,6 +232,12 @@ def _attach_to_grid(
         )[1][0]
     level_of = -level.expand(len(values))[owner]
     return _attach(attached, level_of, _retreat(gradient, law))
+
+
+def _attach_to_bricks(grid: BrickGrid, vertices: Tensor, law: Law, level: float | Tensor) -> Tensor:
+    no_forward_mode("mesh_sdf", grid.values)
+    sample = sample_grid(grid, vertices)
+    return _attach(vertices, sample.sdf - level, _retreat(sample.gradient.detach(), law))
 
 
 def _fake(

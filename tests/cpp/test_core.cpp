@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bits, vectors, grids, the trilinear stencil and the MeshSDF pull-back, against plain formulas.
+// Bits, vectors, grids, the trilinear stencil of both kinds of grid and the MeshSDF pull-back,
+// against plain formulas.
 #include <limits>
 #include <vector>
 
@@ -98,7 +99,7 @@ double field(const Case& c, int64_t batch, Vec3<double> point) {
 }
 
 FieldSample<double> sample(const Case& c, int64_t batch, Vec3<double> point) {
-  return interpolate(TrilinearStencil<double>(c.grid, batch, point), c.values.data());
+  return interpolate(GridStencil<double>(c.grid, batch, point), c.values.data());
 }
 
 void test_interpolation() {
@@ -123,7 +124,7 @@ void test_interpolation() {
 void test_weights_sum_to_one_and_their_gradients_to_zero() {
   Case c;
   for (int n = 0; n < 200; ++n) {
-    const TrilinearStencil<double> stencil(c.grid, 1, c.point(0.0));
+    const GridStencil<double> stencil(c.grid, 1, c.point(0.0));
     double sum = 0;
     Vec3<double> gradient{0, 0, 0};
     for (int corner = 0; corner < 8; ++corner) {
@@ -142,19 +143,19 @@ void test_ownership() {
   for (int axis = 0; axis < 3; ++axis) {
     for (int64_t node = 0; node < c.grid.size[axis]; ++node) {
       const double at = c.grid.lower[axis] + static_cast<double>(node) * c.grid.spacing[axis];
-      const AxisPlace<double> place(c.grid, axis, at);
+      const AxisPlace<double> place(c.grid.axis(axis), at);
       const bool last = node == c.grid.size[axis] - 1;
       expect(place.cell == (last ? node - 1 : node));
       expect(place.fraction == (last ? 1 : 0));
       expect(place.excess == 0);
     }
     const double above = c.grid.lower[axis] + 100, below = c.grid.lower[axis] - 100;
-    expect(AxisPlace<double>(c.grid, axis, above).excess > 0);
-    expect(AxisPlace<double>(c.grid, axis, above).cell == c.grid.size[axis] - 2);
-    expect(AxisPlace<double>(c.grid, axis, above).fraction == 1);
-    expect(AxisPlace<double>(c.grid, axis, below).excess == -100);
-    expect(AxisPlace<double>(c.grid, axis, below).cell == 0);
-    expect(AxisPlace<double>(c.grid, axis, below).fraction == 0);
+    expect(AxisPlace<double>(c.grid.axis(axis), above).excess > 0);
+    expect(AxisPlace<double>(c.grid.axis(axis), above).cell == c.grid.size[axis] - 2);
+    expect(AxisPlace<double>(c.grid.axis(axis), above).fraction == 1);
+    expect(AxisPlace<double>(c.grid.axis(axis), below).excess == -100);
+    expect(AxisPlace<double>(c.grid.axis(axis), below).cell == 0);
+    expect(AxisPlace<double>(c.grid.axis(axis), below).fraction == 0);
   }
 }
 
@@ -166,9 +167,9 @@ void test_bounds_are_inside() {
     const double lower = random.uniform(-1, 1), upper = lower + random.uniform(0.1, 3);
     grid.lower.x = lower;
     grid.spacing.x = (upper - lower) / static_cast<double>(grid.size[0] - 1);
-    const AxisPlace<float> first(grid, 0, static_cast<float>(lower));
+    const AxisPlace<float> first(grid.axis(0), static_cast<float>(lower));
     const double high = lower + static_cast<double>(grid.size[0] - 1) * grid.spacing.x;
-    const AxisPlace<float> last(grid, 0, static_cast<float>(high));
+    const AxisPlace<float> last(grid.axis(0), static_cast<float>(high));
     expect(first.excess == 0 && first.cell == 0);
     expect(last.excess == 0 && last.cell == grid.size[0] - 2);
     expect_near(last.fraction, 1, 1e-3);
@@ -199,7 +200,7 @@ void test_backward_of_interpolation() {
       const FieldSample<double> found = sample(c, 0, at);
       return u * found.value + dot(w, found.gradient);
     };
-    const TrilinearStencil<double> stencil(c.grid, 0, point);
+    const GridStencil<double> stencil(c.grid, 0, point);
     const InterpolateBackward<double> backward{u, w};
     const double step = 1e-5;
     for (int corner = 0; corner < 8; ++corner) {
@@ -224,6 +225,71 @@ void test_backward_of_interpolation() {
   }
 }
 
+// Some of the bricks of a lattice, in any order, some samples of theirs NaN; and the dense grid with
+// NaN at all nodes that are not there.
+struct BrickCase {
+  GridShape grid = make_grid(1, 19, 10, 12);
+  std::vector<double> dense = std::vector<double>(19 * 10 * 12, kNaN);
+  std::vector<int32_t> table = {4, -1, 0, 5, 1, -1, 3, 2, -9, 7, 6, 8};  // 8 is one too many
+  std::vector<int32_t> coordinates = std::vector<int32_t>(3 * 8);
+  std::vector<double> values = std::vector<double>(8 * kBrickNodes);
+  BrickShape bricks{8,          {19, 10, 12}, {3, 2, 2}, table.data(), coordinates.data(),
+                    grid.lower, grid.spacing};
+  Random random{11};
+
+  BrickCase() {
+    for (double& value : values) value = random.below(100) ? random.uniform(-1, 1) : kNaN;
+    for (int64_t i = 0; i < 19; ++i) {
+      for (int64_t j = 0; j < 10; ++j) {
+        for (int64_t k = 0; k < 12; ++k) {
+          const int32_t brick = table[((i / 8) * 2 + j / 8) * 2 + k / 8];
+          if (brick < 0 || brick >= 8) continue;
+          dense[grid.node(0, i, j, k)] =
+              values[brick * kBrickNodes + (i % 8) * 64 + (j % 8) * 8 + k % 8];
+        }
+      }
+    }
+  }
+};
+
+bool same(double a, double b) {
+  return a == b || (std::isnan(a) && std::isnan(b));
+}
+
+void test_bricks_are_the_grid_that_has_them() {
+  BrickCase c;
+  int absent = 0, across = 0;
+  for (int n = 0; n < 3000; ++n) {
+    Vec3<double> point;
+    for (int axis = 0; axis < 3; ++axis) {
+      const AxisNodes nodes = c.grid.axis(axis);
+      const double place = c.random.uniform(-1, static_cast<double>(nodes.count));
+      // Every third point lies on planes of nodes.
+      point[axis] = nodes.lower + (n % 3 ? place : std::round(place)) * nodes.spacing;
+    }
+    const GridStencil<double> of_grid(c.grid, 0, point);
+    const BrickStencil<double> of_bricks(c.bricks, point);
+    expect(of_bricks.cell_id == of_grid.cell_id);
+    for (int corner = 0; corner < 8; ++corner) {
+      const double sample = of_bricks.sample(c.values.data(), corner);
+      expect(same(sample, of_grid.sample(c.dense.data(), corner)));
+      const int64_t target = of_bricks.target(c.values.data(), corner);
+      expect(of_bricks.is_absent(target) == std::isnan(sample));
+      expect(target < 0 || c.values[target] == sample);
+      absent += target < 0;
+    }
+    across += of_bricks.offset(7) - of_bricks.offset(0) != 73;
+    const FieldSample<double> found = interpolate(of_bricks, c.values.data());
+    const FieldSample<double> expected = interpolate(of_grid, c.dense.data());
+    expect(same(found.value, expected.value));
+    for (int axis = 0; axis < 3; ++axis) {
+      expect(same(found.gradient[axis], expected.gradient[axis]));
+    }
+  }
+  expect(absent > 1000 && absent < 23000);
+  expect(across > 100 && across < 2900);
+}
+
 void test_mesh_sdf_pull_back() {
   const Vec3<double> slope{0, 3, 4}, grad_vertex{1, 1, 2};
   expect_near(mesh_sdf_pull_back(grad_vertex, slope, false), -11.0 / 5, 1e-15);
@@ -245,6 +311,7 @@ int main() {
   test_bounds_are_inside();
   test_points_that_are_not_numbers_stay_in_memory();
   test_backward_of_interpolation();
+  test_bricks_are_the_grid_that_has_them();
   test_mesh_sdf_pull_back();
   return report();
 }

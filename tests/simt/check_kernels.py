@@ -15,7 +15,15 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import assert_close
-from fields import GRID_DTYPES, random_ties, sample, sphere, sprinkle
+from fields import (
+    GRID_DTYPES,
+    random_ties,
+    sample,
+    shuffled_bricks,
+    sphere,
+    sprinkle,
+    with_holes,
+)
 from torch import Tensor
 
 import diffiso
@@ -176,6 +184,38 @@ def test_sample_grid(
             assert_close(grad_values, expected_values, factor=1 + count / ROUNDINGS)
 
 
+def holed_bricks(
+    generator: torch.Generator, shape: tuple[int, int, int], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    values = with_holes(smooth(generator, shape, dtype), generator)
+    bricks = shuffled_bricks(diffiso.Grid(values), generator)
+    return bricks.values, bricks.table, bricks.coordinates
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("shape", [(2, 2, 2), (8, 9, 16), (17, 3, 40)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_sample_bricks(
+    generator: torch.Generator, dtype: torch.dtype, shape: tuple[int, int, int], count: int
+) -> None:
+    bricks, where = holed_bricks(generator, shape, dtype), (list(shape), LOWER, SPACING)
+    points = sample_points(generator, torch.empty(1, *shape), count, dtype)[0]
+    assert_equal(
+        simt.sample_bricks(*bricks, points, *where), cpu.sample_bricks(*bricks, points, *where)
+    )
+
+    points = points[3:].contiguous()
+    grad_sdf = torch.randn(points.shape[:1], generator=generator, dtype=dtype)
+    grad_gradient = torch.randn(points.shape, generator=generator, dtype=dtype)
+    for pair in ((grad_sdf, grad_gradient), (grad_sdf, None), (None, grad_gradient)):
+        for deterministic in (False, True):
+            arguments = (*pair, *bricks, points, *where, deterministic)
+            grad_values, grad_points = simt.sample_bricks_backward(*arguments)
+            expected_values, expected_points = cpu.sample_bricks_backward(*arguments)
+            assert_equal([grad_points], [expected_points])
+            assert_close(grad_values, expected_values, factor=1 + count / ROUNDINGS)
+
+
 # mesh_sdf
 
 
@@ -214,7 +254,7 @@ def test_mesh_sdf_of_nothing() -> None:
 # What no CPU op has
 
 
-@pytest.mark.parametrize("op", ["sample_grid", "mesh_sdf"])
+@pytest.mark.parametrize("op", ["sample_grid", "sample_bricks", "mesh_sdf"])
 def test_deterministic_backwards_repeat_to_the_bit(generator: torch.Generator, op: str) -> None:
     values = smooth(generator, (1, 4, 5, 6), torch.float32)
     points = sample_points(generator, values, 1000, torch.float32)[:, 3:].contiguous()
@@ -222,6 +262,13 @@ def test_deterministic_backwards_repeat_to_the_bit(generator: torch.Generator, o
         grad = torch.randn(points.shape[:2], generator=generator)
         arguments = (grad, None, values, points, LOWER, SPACING, True)
         runs = [simt.sample_grid_backward(*arguments)[0] for _ in range(4)]
+    elif op == "sample_bricks":
+        bricks, where = holed_bricks(generator, (17, 3, 16), torch.float32), ([17, 3, 16], LOWER)
+        points = sample_points(generator, torch.empty(1, 17, 3, 16), 1000, torch.float32)[0, 3:]
+        grad = torch.randn(len(points), generator=generator)
+        arguments = (grad, None, *bricks, points.contiguous(), *where, SPACING, True)
+        runs = [simt.sample_bricks_backward(*arguments)[0] for _ in range(4)]
+        assert runs[0].count_nonzero() > 300
     else:
         offsets = torch.tensor([0, points.shape[1]])
         grad = torch.randn(points.shape[1], 3, generator=generator)

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The things ops take and give: dense and sparse grids, meshes and batches of meshes."""
+"""Grids: samples of a field at the nodes of a box, all of them or bricks where they matter."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from diffiso import geometry
-from diffiso.geometry import SurfaceSamples
 
 Vector3 = tuple[float, float, float]
 BRICK_SIZE = 8  # nodes of a brick along each axis, as in csrc/core/bricks.h
@@ -117,6 +114,9 @@ class BrickGrid:
     in no brick is absent, and so is one whose value is NaN. :func:`marching_cubes` and
     :func:`sample_grid` take such a grid and treat it as the dense one with NaN at all absent nodes.
 
+    Table and coordinates must say the same, which is not checked here: :meth:`from_bricks` makes
+    the one from the other.
+
     Attributes:
         values: (R, 8, 8, 8), floating; what lies beyond the box counts for nothing.
         table: (TX, TY, TZ), int32: which brick stands where, -1 for none; as many as cover
@@ -127,8 +127,9 @@ class BrickGrid:
         spacing: World distance of neighbouring nodes along each axis.
 
     Raises:
-        TypeError: If a tensor has another dtype.
-        ValueError: If shapes do not fit, ``lower`` is not finite or ``spacing`` not positive.
+        TypeError: If a tensor is none, or has another dtype.
+        ValueError: If shapes or devices do not fit, ``nodes`` is not three numbers from 2 on,
+            ``lower`` is not finite or ``spacing`` not positive.
 
     Example:
         >>> import torch, diffiso
@@ -148,32 +149,42 @@ class BrickGrid:
     spacing: Vector3 = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Bring the bounds to floats and check shapes and dtypes."""
+        """Bring the bounds to floats and the sizes to ints, and check the tensors."""
         object.__setattr__(self, "lower", as_vector3("BrickGrid: lower", self.lower))
         object.__setattr__(self, "spacing", as_vector3("BrickGrid: spacing", self.spacing))
+        object.__setattr__(self, "nodes", _as_nodes(self.nodes))
         if min(self.spacing) <= 0:
             raise ValueError(f"BrickGrid: spacing must be positive, got {self.spacing}")
-        if min(self.nodes) < 2:
-            raise ValueError(f"BrickGrid: nodes must be at least 2 on every axis, got {self.nodes}")
-        shapes = {
-            "values": (self.values, (len(self.coordinates), *(BRICK_SIZE,) * 3)),
-            "table": (self.table, tuple(-(-n // BRICK_SIZE) for n in self.nodes)),
-            "coordinates": (self.coordinates, (len(self.coordinates), 3)),
-        }
-        for name, (tensor, shape) in shapes.items():
-            if tuple(tensor.shape) != shape:
-                raise ValueError(f"BrickGrid: {name} must be {shape}, got {tuple(tensor.shape)}")
+        tensors = {"values": self.values, "table": self.table, "coordinates": self.coordinates}
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"BrickGrid: {name} must be a tensor, got {type(tensor).__name__}")
+            if tensor.device != self.values.device:
+                raise ValueError(
+                    f"BrickGrid: {name} must be on the device of values, {self.values.device}, "
+                    f"got {tensor.device}"
+                )
             if name != "values" and tensor.dtype != torch.int32:
                 raise TypeError(f"BrickGrid: {name} must be torch.int32, got {tensor.dtype}")
         if not self.values.is_floating_point():
             raise TypeError(f"BrickGrid: values must be floating, got {self.values.dtype}")
+        bricks = self.values.shape[:1]
+        for name, shape in (
+            ("values", (*bricks, BRICK_SIZE, BRICK_SIZE, BRICK_SIZE)),
+            ("table", tuple(_tiles(self.nodes))),
+            ("coordinates", (*bricks, 3)),
+        ):
+            if tensors[name].shape != shape:
+                raise ValueError(
+                    f"BrickGrid: {name} must be {shape}, got {tuple(tensors[name].shape)}"
+                )
 
     @classmethod
     def from_bricks(
         cls,
         values: Tensor,
         coordinates: Tensor,
-        nodes: tuple[int, int, int],
+        nodes: Sequence[int],
         lower: Vector3 = (0.0, 0.0, 0.0),
         spacing: Vector3 = (1.0, 1.0, 1.0),
     ) -> BrickGrid:
@@ -181,34 +192,53 @@ class BrickGrid:
 
         Args:
             values: (R, 8, 8, 8), differentiable.
-            coordinates: (R, 3), whole numbers: where each brick stands, in bricks.
+            coordinates: (R, 3), of a dtype of whole numbers: where each brick stands, in bricks.
             nodes: Number of nodes of the box along each axis.
             lower: World position of node (0, 0, 0).
             spacing: World distance of neighbouring nodes along each axis.
 
         Raises:
-            ValueError: If two bricks stand in one place or one stands outside the box.
+            TypeError: If a tensor has another dtype.
+            ValueError: If shapes or devices do not fit, two bricks stand in one place or one stands
+                outside the box.
         """
-        tiles = [-(-n // BRICK_SIZE) for n in nodes]
+        tiles = _tiles(_as_nodes(nodes))
+        if coordinates.dtype not in (torch.int32, torch.int64):
+            raise TypeError(
+                f"BrickGrid: coordinates must be torch.int32 or int64, got {coordinates.dtype}"
+            )
+        if coordinates.dim() != 2 or coordinates.shape[1] != 3:
+            raise ValueError(
+                f"BrickGrid: coordinates must be (R, 3), got {tuple(coordinates.shape)}"
+            )
         place = coordinates.long()
         inside = (place >= 0) & (place < place.new_tensor(tiles))
         if not inside.all():
             came = place[~inside.all(dim=1)][0].tolist()
-            raise ValueError(f"BrickGrid: coordinates must be below {tuple(tiles)}, got {came}")
+            raise ValueError(
+                f"BrickGrid: coordinates must be from 0 to below {tuple(tiles)}, got {came}"
+            )
         flat = (place[:, 0] * tiles[1] + place[:, 1]) * tiles[2] + place[:, 2]
         if len(flat.unique()) != len(flat):
             raise ValueError("BrickGrid: coordinates must differ, got two bricks in one place")
-        table = torch.full(tiles, -1, dtype=torch.int32, device=values.device)
-        order = torch.arange(len(flat), dtype=torch.int32, device=values.device)
-        table.view(-1)[flat] = order
-        return cls(values, table, coordinates.int(), nodes, lower, spacing)
+        table = torch.full(tiles, -1, dtype=torch.int32, device=place.device)
+        table.view(-1)[flat] = torch.arange(len(flat), dtype=torch.int32, device=place.device)
+        where = coordinates.int().contiguous()
+        return cls(values, table, where, _as_nodes(nodes), lower, spacing)
 
     @classmethod
     def from_grid(cls, grid: Grid) -> BrickGrid:
-        """Return the bricks of a dense grid (X, Y, Z) that have a node; differentiable."""
+        """Return the bricks of a dense grid (X, Y, Z) that have a node; differentiable.
+
+        Raises:
+            TypeError: If values are not floating.
+            ValueError: If the grid is a batch, or has fewer than 2 nodes along an axis.
+        """
         values = grid.values
         if values.dim() != 3:
             raise ValueError(f"BrickGrid: values must be (X, Y, Z), got {tuple(values.shape)}")
+        if not values.is_floating_point():
+            raise TypeError(f"BrickGrid: values must be floating, got {values.dtype}")
         x, y, z = values.shape
         beyond = [n for size in (z, y, x) for n in (0, -size % BRICK_SIZE)]
         padded = torch.nn.functional.pad(values, beyond, value=math.nan)
@@ -222,8 +252,7 @@ class BrickGrid:
         """Return the dense grid, NaN where nodes are absent; differentiable."""
         tiles = self.table.shape
         dense = self.values.new_full((*tiles, *(BRICK_SIZE,) * 3), math.nan)
-        x, y, z = self.coordinates.long().unbind(dim=1)
-        dense = dense.index_put((x, y, z), self.values)
+        dense = dense.index_put(self.coordinates.long().unbind(dim=1), self.values)
         joined = dense.permute(0, 3, 1, 4, 2, 5).reshape([n * BRICK_SIZE for n in tiles])
         x, y, z = self.nodes
         return Grid(joined[:x, :y, :z], self.lower, self.spacing)
@@ -243,137 +272,16 @@ class BrickGrid:
         return BrickGrid(values, table, coordinates, self.nodes, self.lower, self.spacing)
 
 
-@dataclass(frozen=True, eq=False)
-class Mesh:
-    """A triangle mesh.
-
-    Attributes:
-        vertices: (V, 3), world units.
-        faces: (F, 3), int64 or int32, counter-clockwise seen from outside.
-        edges: (V,), int64: the grid edge each vertex lies on, as ``3 * node + axis``, where
-            ``node`` is the flat index of the edge's lower node; None unless asked for.
-        attributes: (V, C), what was interpolated at the vertices, such as colours; None unless
-            asked for.
-
-    Example:
-        >>> import diffiso, torch
-        >>> radius = torch.tensor(0.5, requires_grad=True)
-        >>> mesh = diffiso.isosurface(lambda p: p.norm(dim=1) - radius, -1, 1, 64)
-        >>> mesh.volume().backward()  # a sphere's area is its volume's derivative in the radius
-        >>> bool((radius.grad / mesh.area() - 1).abs() < 1e-2)
-        True
-    """
-
-    vertices: Tensor
-    faces: Tensor
-    edges: Tensor | None = None
-    attributes: Tensor | None = None
-
-    def area(self) -> Tensor:
-        """Return the area of all faces, a scalar, differentiable in the vertices."""
-        return geometry.surface_area(self.vertices, self.faces)
-
-    def volume(self) -> Tensor:
-        """Return the enclosed volume, a scalar, differentiable in the vertices.
-
-        Positive where faces wind counter-clockwise seen from outside; meant for closed meshes.
-        """
-        return geometry.volume(self.vertices, self.faces)
-
-    def face_normals(self) -> Tensor:
-        """Return unit normals (F, 3), differentiable in the vertices; zero without an area."""
-        return geometry.face_normals(self.vertices, self.faces)
-
-    def vertex_normals(self) -> Tensor:
-        """Return unit normals (V, 3), means over faces weighted by angle, differentiable."""
-        return geometry.vertex_normals(self.vertices, self.faces)
-
-    def sample(self, count: int, generator: torch.Generator | None = None) -> SurfaceSamples:
-        """Return points spread uniformly by area, differentiable in the vertices.
-
-        Args:
-            count: How many points.
-            generator: Source of the draws, on the CPU.
-
-        Raises:
-            ValueError: If `count` is negative or the mesh has no area.
-        """
-        return geometry.sample_surface(self.vertices, self.faces, count, generator)
-
-    def euler_number(self) -> int:
-        """Return V - E + F over used vertices: 2 for each closed part, 2 less for each handle."""
-        return geometry.euler_number(self.faces)
-
-    def open_edge_count(self) -> int:
-        """Return how many edges do not run equally often in both directions; 0 if closed."""
-        return geometry.open_edge_count(self.faces)
-
-    def detach(self) -> Mesh:
-        """Return the mesh cut from the graph that made it."""
-        attributes = None if self.attributes is None else self.attributes.detach()
-        return Mesh(self.vertices.detach(), self.faces, self.edges, attributes)
-
-    def numpy(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return vertices and faces as arrays, detached and on the CPU."""
-        return self.vertices.detach().cpu().numpy(), self.faces.cpu().numpy()
-
-    def to(self, device: torch.device | str) -> Mesh:
-        """Return the mesh on a device."""
-        edges = None if self.edges is None else self.edges.to(device)
-        attributes = None if self.attributes is None else self.attributes.to(device)
-        return Mesh(self.vertices.to(device), self.faces.to(device), edges, attributes)
+def _as_nodes(nodes: Sequence[int]) -> tuple[int, int, int]:
+    try:
+        sizes = [operator.index(n) for n in nodes]
+    except TypeError:
+        sizes = []
+    if len(sizes) != 3 or min(sizes) < 2:
+        raise ValueError(f"BrickGrid: nodes must be three numbers, at least 2 each, got {nodes}")
+    return sizes[0], sizes[1], sizes[2]
 
 
-@dataclass(frozen=True, eq=False)
-class MeshBatch:
-    """The meshes of a batch of grids, packed one after the other.
-
-    Iterating, or indexing with an int, gives each :class:`Mesh` with faces of its own; this waits
-    for the offsets if they are on a GPU.
-
-    Attributes:
-        vertices: (V, 3), world units, of all meshes.
-        faces: (F, 3), indices into all vertices.
-        vertex_offsets: (B + 1,), int64: mesh b owns vertices ``vertex_offsets[b]`` to ``[b + 1]``.
-        face_offsets: (B + 1,), int64.
-        edges: (V,) or None, as in :class:`Mesh`; nodes are counted through the whole batch.
-    """
-
-    vertices: Tensor
-    faces: Tensor
-    vertex_offsets: Tensor
-    face_offsets: Tensor
-    edges: Tensor | None = None
-
-    def area(self) -> Tensor:
-        """Return the area (B,) of each mesh, differentiable in the vertices."""
-        return self._sums(geometry.face_areas(self.vertices, self.faces))
-
-    def volume(self) -> Tensor:
-        """Return the enclosed volume (B,) of each mesh, differentiable in the vertices."""
-        return self._sums(geometry.face_volumes(self.vertices, self.faces))
-
-    def _sums(self, of_faces: Tensor) -> Tensor:
-        """Return the sums over each mesh's faces."""
-        mesh = torch.arange(len(self), device=of_faces.device)
-        mesh = mesh.repeat_interleave(self.face_offsets.diff(), output_size=len(of_faces))
-        return of_faces.new_zeros(len(self)).index_add(0, mesh, of_faces)
-
-    def __len__(self) -> int:
-        """Return the number of meshes."""
-        return self.vertex_offsets.shape[0] - 1
-
-    def __getitem__(self, index: int) -> Mesh:
-        """Return one mesh."""
-        count = len(self)
-        if not -count <= index < count:
-            raise IndexError(f"MeshBatch: index must be below {count}, got {index}")
-        index %= count
-        first, last = self.vertex_offsets[index : index + 2].tolist()
-        begin, end = self.face_offsets[index : index + 2].tolist()
-        edges = None if self.edges is None else self.edges[first:last]
-        return Mesh(self.vertices[first:last], self.faces[begin:end] - first, edges)
-
-    def __iter__(self) -> Iterator[Mesh]:
-        """Yield every mesh."""
-        return (self[b] for b in range(len(self)))
+def _tiles(nodes: tuple[int, int, int]) -> list[int]:
+    """Return how many bricks cover the nodes along each axis."""
+    return [-(-n // BRICK_SIZE) for n in nodes]
