@@ -42,19 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError, RuntimeError, KeyboardInterrupt) as error:
+    except (
+        ValueError, OSError, ImportError, RuntimeError, MemoryError, KeyboardInterrupt
+    ) as error:  # fmt: skip
         if "--traceback" in rest:
             raise
         stopped = isinstance(error, KeyboardInterrupt)
-        print(f"diffiso: {'interrupted' if stopped else error}", file=sys.stderr)
-        return 130 if stopped else 1 if isinstance(error, RuntimeError) else 2
+        words = "interrupted" if stopped else str(error) or "out of memory"
+        print(f"diffiso: {words}", file=sys.stderr)
+        return 130 if stopped else 1 if isinstance(error, RuntimeError | MemoryError) else 2
     return 0
 
 
 def _info(arguments: Sequence[str]) -> None:
     text = "Print versions, and what was built, as JSON."
     parser = argparse.ArgumentParser(prog="diffiso info", description=text)
-    _add_running(parser, None)
+    _add_traceback(parser)
     parser.parse_args(arguments)
     print(json.dumps(build_info(), indent=2))
 
@@ -113,23 +116,25 @@ def _command_parser(command: Command, cls: type) -> Any:
     return parser
 
 
-def _add_running(parser: Any, command: Command | None) -> None:
+def _add_running(parser: Any, command: Command) -> None:
     """Add what says how to run, not what to do, and therefore stands in no settings."""
-    if command is not None:
-        for preset, text in command.presets.items():
-            parser.add_argument(f"--{preset}", action="store_true", help=f"other defaults: {text}")
-        parser.add_argument("--settings", metavar="FILE", help="settings file; flags override it")
-        parser.add_argument(
-            "--print-settings", action="store_true", help="print all settings as JSON, do nothing"
-        )
-    threads = None if command is None else command.threads
+    for preset, text in command.presets.items():
+        parser.add_argument(f"--{preset}", action="store_true", help=f"other defaults: {text}")
+    parser.add_argument("--settings", metavar="FILE", help="settings file; flags override it")
+    parser.add_argument(
+        "--print-settings", action="store_true", help="print all settings as JSON, do nothing"
+    )
     parser.add_argument(
         "--threads",
         type=_positive,
-        default=threads,
+        default=command.threads,
         metavar="INT",
-        help=f"CPU threads for torch ({threads or 'its own choice'})",
+        help=f"CPU threads for torch ({command.threads or 'its own choice'})",
     )
+    _add_traceback(parser)
+
+
+def _add_traceback(parser: Any) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
 
 
@@ -177,6 +182,10 @@ def _dashed(word: str) -> str:
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
+    return number

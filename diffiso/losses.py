@@ -31,7 +31,8 @@ def clamped_l1(prediction: Tensor, target: Tensor, clamp: float | None = None) -
         A scalar, world units.
 
     Raises:
-        ValueError: If shapes differ, there are no values, or the clamp is not positive.
+        ValueError: If shapes, dtypes or devices differ, there are no values, or the clamp is not
+            positive.
 
     Source:
         Park et al., DeepSDF, Eq. 4; Remelli et al., MeshSDF, Eq. 1 (a mean over all its sums).
@@ -45,6 +46,7 @@ def clamped_l1(prediction: Tensor, target: Tensor, clamp: float | None = None) -
             f"clamped_l1: target must have the prediction's shape {tuple(prediction.shape)}, "
             f"got {tuple(target.shape)}"
         )
+    _check_alike("clamped_l1", prediction, target)
     if prediction.numel() == 0:
         raise ValueError(
             f"clamped_l1: prediction must have values, got shape {tuple(prediction.shape)}"
@@ -61,7 +63,7 @@ def eikonal(gradients: Tensor, *, squared: bool = False, mask: Tensor | None = N
 
     With g a gradient, the mean of (|g| - 1)^2, as the papers print it; or, ``squared``, that of
     | |g|^2 - 1 |, as SDFDiff's code has it, which is twice as steep near length one and has no
-    square root.
+    square root. Where a gradient is zero, the length counts as constant.
 
     Args:
         gradients: (..., 3), of a field at points, per world unit.
@@ -97,7 +99,10 @@ def eikonal(gradients: Tensor, *, squared: bool = False, mask: Tensor | None = N
     if squared:
         off = (gradients.square().sum(dim=-1) - 1).abs()
     else:
-        off = (torch.linalg.vector_norm(gradients, dim=-1) - 1).square()
+        # The length of zero has no second derivative: torch's is NaN, and would reach the weights.
+        zero = torch.linalg.vector_norm(gradients.detach(), dim=-1) == 0
+        lengths = torch.linalg.vector_norm(gradients.masked_fill(zero[..., None], 1.0), dim=-1)
+        off = (lengths.masked_fill(zero, 0.0) - 1).square()
     return off.sum() / max(off.numel(), 1)
 
 

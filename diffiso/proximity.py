@@ -63,8 +63,8 @@ def nearest_neighbors(points: Tensor, cloud: Tensor, count: int = 1) -> Neighbor
         Distances and indices, (P, count) each, distances in the dtype of the queries.
 
     Raises:
-        ValueError: If shapes do not fit, values are not finite, or the cloud has fewer points than
-            asked for.
+        ValueError: If shapes do not fit, values are no floats or not finite, or the cloud has fewer
+            points than asked for.
         ImportError: If the extra `pipelines` is not installed.
 
     Example:
@@ -119,7 +119,7 @@ def closest_points(mesh: Mesh, points: Tensor) -> ClosestPoints:
 
     Raises:
         ValueError: If the mesh has no faces, vertices or queries that are not finite, or indices
-            out of range.
+            out of range, or the queries are no floats.
         ImportError: If the extra `pipelines` is not installed.
     """
     vertices, faces = mesh_arrays(mesh)
@@ -188,6 +188,8 @@ def mesh_arrays(mesh: Mesh, name: str = "mesh") -> tuple[NDArray[np.float64], ND
 def _queries(function: str, points: Tensor) -> NDArray[Any]:
     if points.dim() != 2 or points.shape[1] != 3:
         raise ValueError(f"{function}: points must be (P, 3), got {tuple(points.shape)}")
+    if not points.is_floating_point():  # distances take the dtype of the queries
+        raise ValueError(f"{function}: points must be floating point, got {points.dtype}")
     queries = np.ascontiguousarray(points.detach().to("cpu", torch.float64).numpy())
     if not np.isfinite(queries).all():
         raise ValueError(f"{function}: points must be finite, got NaN or infinity")
@@ -197,21 +199,38 @@ def _queries(function: str, points: Tensor) -> NDArray[Any]:
 def _check_cloud(name: str, cloud: Tensor) -> None:
     if cloud.dim() != 2:
         raise ValueError(f"nearest_neighbors: {name} must be (P, D), got {tuple(cloud.shape)}")
+    if not cloud.is_floating_point():
+        raise ValueError(f"nearest_neighbors: {name} must be floating point, got {cloud.dtype}")
     if not bool(cloud.isfinite().all()):
         raise ValueError(f"nearest_neighbors: {name} must be finite, got NaN or infinity")
 
 
 def _barycentric(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return barycentrics of points in triangles; without area, those of the first corner."""
-    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    local = points - corners[:, 0]
-    a, b, c = (
-        np.einsum("ij,ij->i", x, y) for x, y in ((first, first), (first, second), (second, second))
-    )
-    d, e = np.einsum("ij,ij->i", local, first), np.einsum("ij,ij->i", local, second)
-    determinant = a * c - b * b
-    flat = determinant <= 0
-    safe = np.where(flat, 1.0, determinant)
-    v, w = np.where(flat, 0.0, (c * d - b * e) / safe), np.where(flat, 0.0, (a * e - b * d) / safe)
-    weights = np.stack([1 - v - w, v, w], axis=1).clip(0, 1)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    """Return barycentrics of points in triangles; they lead back to the point, however thin these.
+
+    First the place along the longest edge, which is always well known, then the share of the corner
+    beyond it, from 0 to what that place leaves room for. Without area, that share moves the point
+    by nothing.
+    """
+    sides = np.roll(corners, -1, axis=1) - corners
+    longest = np.einsum("fij,fij->fi", sides, sides).argmax(axis=1)
+    order = (longest[:, None] + np.arange(3)) % 3
+    start, end, apex = np.moveaxis(np.take_along_axis(corners, order[..., None], axis=1), 1, 0)
+    base = end - start
+    place, foot = (_share(x - start, base) for x in (points, apex))
+    height = apex - start - foot[:, None] * base
+    before = place < foot
+    room = np.where(before, place, 1 - place) / np.where(before, foot, np.maximum(1 - foot, 1e-300))
+    across = np.minimum(_share(points - start - place[:, None] * base, height), room)
+    along = place - across * foot
+    weights = np.stack([1 - along - across, along, across], axis=1).clip(0, 1)
+    barycentric = np.empty_like(weights)
+    np.put_along_axis(barycentric, order, weights, axis=1)
+    return barycentric
+
+
+def _share(vectors: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far vectors reach along others, from 0 to 1; 0 along those of no length."""
+    squared = np.einsum("ij,ij->i", along, along)
+    reach = np.einsum("ij,ij->i", vectors, along) / np.where(squared > 0, squared, 1.0)
+    return np.asarray(reach.clip(0, 1))

@@ -17,14 +17,18 @@ import diffiso
 from diffiso import io, shapes
 from diffiso.cli import main
 from diffiso.fields import DecoderSettings
+from diffiso.metrics import Frame
 from diffiso.pipelines.auto_decoder import (
     AutoDecoder,
     EncodeSettings,
     SampleSettings,
     TrainSettings,
     encode,
+    find_code,
+    read_mesh_folder,
     train,
 )
+from diffiso.pipelines.auto_decoder.training import TrainState
 from diffiso.run import load_checkpoint, save_checkpoint, write_settings
 from diffiso.types import Mesh
 
@@ -177,30 +181,37 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(meshes, tmp_path):
     assert not list((tmp_path / "killed").glob(".*"))
 
 
-def test_two_processes_match_one(meshes, tmp_path):
-    for name in ("one", "two"):
-        write_settings(tmp_path / f"{name}.json", quick(meshes, tmp_path / name, steps=60))
+@pytest.mark.parametrize(("count", "points"), [(2, 64), (3, 8)])
+def test_several_processes_match_one(meshes, tmp_path, count, points):
+    """Also where they cannot share the points evenly: 3, 3 and 2."""
+    for name in ("one", "more"):
+        settings = quick(meshes, tmp_path / name, steps=60, points_per_shape=points)
+        write_settings(tmp_path / f"{name}.json", settings)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     train_it = ["-m", "diffiso", "train", str(meshes), "--settings"]
     subprocess.run(
         [sys.executable, *train_it, str(tmp_path / "one.json")], env=environment, check=True
     )
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [sys.executable, *torchrun, *train_it, str(tmp_path / "two.json")],
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
-    one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
-    assert one["names"] == two["names"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    command = [sys.executable, *torchrun, *train_it, str(tmp_path / "more.json")]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    one, more = state_of(tmp_path / "one"), state_of(tmp_path / "more")
+    assert one["names"] == more["names"]
     for place, tensor in flat(one["model"]):
-        other = dict(flat(two["model"]))[place]
+        other = dict(flat(more["model"]))[place]
         # Sums in another order, 6e-8 each, that Adam's division by small second moments magnifies
         # over 60 steps of at most 2e-3: measured 2e-6.
         assert_close(other, tensor, rtol=0, atol=5e-5)
-    for (_, first), (_, second) in zip(one["history"], two["history"], strict=True):
+    for (_, first), (_, second) in zip(one["history"], more["history"], strict=True):
         assert second == pytest.approx(first, rel=1e-4)
+    # A run that cannot begin tells why, once.
+    changes, message = [], "output must be a folder without a checkpoint"
+    if count == 3:
+        changes = ["--points-per-shape", "2", "-o", str(tmp_path / "few")]
+        message = "points_per_shape must be at least one for each process"
+    again = subprocess.run([*command, *changes], env=environment, capture_output=True, text=True)
+    assert again.stderr.count(message) == 1
+    assert not (tmp_path / "few").exists()
 
 
 def test_a_second_run_does_not_overwrite_the_first(meshes, tmp_path):
@@ -236,6 +247,52 @@ def test_codes_keep_their_norm(meshes, tmp_path):
     assert float(codes.norm(dim=1).max()) <= 0.5
 
 
+def test_codes_outside_the_batch_rest(meshes, tmp_path):
+    settings = quick(
+        meshes, tmp_path / "run", steps=1, shapes_per_batch=1, code_norm=0.8, code_deviation=1.0
+    )
+    shapes = read_mesh_folder(meshes, say=lambda line: None).shapes
+    before = TrainState.start(settings, shapes, torch.device("cpu")).model.codes.weight
+    train(settings, say=lambda line: None)
+    after = state_of(tmp_path / "run")["model"]["codes.weight"]
+    assert int((before != after).any(dim=1).sum()) == 1
+
+
+def test_encoding_brings_a_mesh_where_training_did(tmp_path):
+    """A small ball beside the middle, learned as it lies there."""
+    ball = diffiso.isosurface(shapes.Sphere(0.3, (0.4, 0.0, 0.0)), -1.0, 1.0, 48)
+    mesh = io.save_mesh(tmp_path / "meshes" / "ball.ply", ball)
+    settings = quick(tmp_path / "meshes", tmp_path / "run", normalize="none", steps=300)
+    train(settings, say=lambda line: None)
+    found = encode(
+        EncodeSettings(
+            str(tmp_path / "run"),
+            str(mesh),
+            str(tmp_path / "found.ply"),
+            samples=SampleSettings(2000),
+            steps=20,
+            resolution=32,
+            distance_samples=500,
+            picture=False,
+        ),
+        say=lambda line: None,
+    )
+    assert found.result.shape.frame.scale == 1
+    # The network's own distance from the ball: measured 0.008 of its side.
+    assert found.result.distance.rms < 0.05 * found.result.distance.side
+
+
+def test_finding_a_code_leaves_the_model_as_it_was(meshes, tmp_path):
+    settings = DecoderSettings(latent_size=4, width=16, depth=2, skips=(), dropout=0.5)
+    model = AutoDecoder(settings, ["one"], [Frame()]).train()
+    samples = torch.rand(50, 4)
+    given = EncodeSettings("run", "mesh", steps=2, points=8)
+    code = find_code(model, samples, given)
+    assert model.decoder.training
+    # Nothing is left out in the search, which repeats.
+    assert torch.equal(find_code(model, samples, given), code)
+
+
 # Errors.
 
 
@@ -258,6 +315,15 @@ def test_impossible_settings(changes, message):
 def test_a_diverging_run_stops(meshes, tmp_path):
     settings = quick(meshes, tmp_path / "run", learning_rate=1e38, clamp=0.0)
     with pytest.raises(RuntimeError, match=r"the loss must stay finite, got (nan|inf) near step"):
+        train(settings, say=lambda line: None)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(meshes, tmp_path):
+    """One step whose loss is finite, and whose update is not."""
+    settings = quick(meshes, tmp_path / "run", steps=1, learning_rate=3e38)
+    settings = dataclasses.replace(settings, code_learning_rate=1e38, schedule="halving")
+    with pytest.raises(RuntimeError, match=r"weights must stay finite, got .* at step 1"):
         train(settings, say=lambda line: None)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
@@ -286,5 +352,22 @@ def test_outputs_that_cannot_be_written_are_found_first(meshes, tmp_path):
     (tmp_path / "file").write_text("in the way\n")
     with pytest.raises(OSError, match="file"):
         train(quick(meshes, tmp_path / "file" / "run"))
+    run = tmp_path / "run"
+    (run / "loss.png").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match=r"loss\.png: output must be a file"):
+        train(quick(meshes, run))
+    (run / "loss.png").rmdir()
+    (run / "shapes").write_text("in the way\n")
+    with pytest.raises(NotADirectoryError, match="shapes: output must be a folder"):
+        train(quick(meshes, run))
+    for inside in (meshes, meshes / "run", meshes / "balls" / ".." / "run"):
+        with pytest.raises(ValueError, match="output must lie outside the source"):
+            train(quick(meshes, inside))
+    with pytest.raises(FileNotFoundError, match="folder of meshes not found"):
+        train(quick(tmp_path / "none", tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+    ball = str(meshes / "balls" / "ball.obj")
+    with pytest.raises(ValueError, match="output must be another file than the input"):
+        encode(EncodeSettings(str(tmp_path), ball, ball))
     with pytest.raises(ValueError, match="name must end in"):
         encode(EncodeSettings(str(tmp_path), str(meshes), str(tmp_path / "out.txt")))

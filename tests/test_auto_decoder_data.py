@@ -155,6 +155,13 @@ def test_schedules():
     assert [rate(halving, step, 4002, 2) for step in (0, 19, 20, 45)] == [1, 1, 0.5, 0.25]
 
 
+def test_steps_are_not_ignored_where_epochs_are_given():
+    with pytest.raises(ValueError, match=r"must be left out .* got 100 steps and 2001 epochs"):
+        TrainSettings.official("meshes", steps=100)
+    assert steps_of(TrainSettings.official("meshes", steps=100, epochs=None), 100) == (100, 2)
+    assert steps_of(TrainSettings("meshes"), 8) == (4000, 1)
+
+
 def test_impossible_samples():
     with pytest.raises(ValueError, match="uniform be at most 1"):
         SampleSettings(uniform=1.5)

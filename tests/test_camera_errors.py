@@ -226,6 +226,10 @@ def changed(matrix, row, column, value):
             "from_opengl: view must be finite",
         ),
         (
+            lambda: Camera.from_opencv(torch.eye(3), torch.eye(3), torch.zeros(3), (8,)),
+            r"from_opencv: size must be a positive int or \(height, width\), got \(8,\)",
+        ),
+        (
             lambda: Camera.from_opengl(EYE4, LENS, 8, first_row="left"),
             "from_opengl: first_row must be 'bottom' or 'top', got 'left'",
         ),

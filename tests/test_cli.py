@@ -146,6 +146,8 @@ def broken_files(folder, torus):
         (["torus.ply", "-o", "out.ply", "--resolution", "4"], "resolution: must be above 4, got 4"),
         (["torus.ply", "-o", "out.ply", "--resolution", "99999"], "must fit the memory, got 99999"),
         (["torus.ply", "-o", "out.ply", "--level", "-9"], "no surface at level -9"),
+        (["none.obj", "-o", "new/folder/out.ply"], "none.obj: mesh file not found"),
+        (["torus.ply", "-o", "torus.ply"], "torus.ply: output must be another file than the input"),
     ],
 )
 def test_user_errors_are_one_line(torus, monkeypatch, capsys, arguments, message):
@@ -182,6 +184,7 @@ def test_traceback_on_request(tmp_path, monkeypatch):
         ["extract", "a.obj", "b.obj", "-o", "b.ply"],
         ["demo", "--fit.steps"],
         ["demo", "--threads", "0"],
+        ["info", "--threads", "1"],
         ["info", "more"],
     ],
 )
@@ -201,6 +204,8 @@ def test_usage_errors_name_setting_rule_and_value(capsys):
         (["--resolution", "0"], "resolution must be positive, got 0"),
         (["--up", "x"], "up must be one of y, z, got 'x'"),
         (["--level", "inf"], "level must be"),
+        (["--seed", "9" * 20], f"seed must be below 2^63, got {'9' * 20}"),
+        (["--threads", "abc"], "must be a positive whole number, got 'abc'"),
     ):
         with pytest.raises(SystemExit):
             main(["extract", "a.obj", "-o", "b.ply", *flags])
@@ -284,6 +289,23 @@ def test_a_missing_extra_is_a_user_error(torus, monkeypatch, capsys):
     monkeypatch.setattr(io.meshes, "require", refuse)
     assert main(["extract", str(torus), "-o", str(torus.parent / "out.ply")]) == 2
     assert "pip install 'diffiso[pipelines]'" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_one_line(torus, monkeypatch, capsys):
+    def refuse(path):
+        raise MemoryError
+
+    monkeypatch.setattr("diffiso.pipelines.extract.load_mesh", refuse)
+    assert main(["extract", str(torus), "-o", str(torus.parent / "out.ply")]) == 1
+    assert capsys.readouterr().err == "diffiso: out of memory\n"
+
+
+def test_shapes_do_not_mix_with_those_of_another_run(tmp_path, capsys):
+    make = ["shapes", "-o", str(tmp_path / "solids"), "--resolution", "16", "--count"]
+    assert main([*make, "2"]) == 0
+    assert main([*make, "1"]) == 2
+    assert "no solids beside the 1 to make, got solid-001.ply" in capsys.readouterr().err
+    assert main([*make, "2"]) == 0
 
 
 # The command itself.
@@ -372,5 +394,5 @@ def test_version(capsys):
 
 
 def test_info_is_json(capsys):
-    assert main(["info", "--threads", "1"]) == 0
+    assert main(["info"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == diffiso.__version__

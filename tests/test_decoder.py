@@ -121,6 +121,20 @@ def test_field_keeps_the_history_of_its_code():
     assert (root.grad != 0).any()
 
 
+def test_field_takes_its_code_along():
+    root = torch.full((3,), 0.1, requires_grad=True)
+    field = small_decoder().field(2 * root).double()
+    assert field.code.dtype == torch.float64
+    field(torch.rand(5, 3, dtype=torch.float64)).sum().backward()
+    assert (root.grad != 0).any()
+
+
+@pytest.mark.parametrize(("shapes", "points"), [(2, 0), (0, 5), (0, 0)])
+def test_nothing_in_nothing_out(shapes, points):
+    decoder = DeepSdfDecoder(SMALL)
+    assert decoder(torch.zeros(shapes, points, 3), torch.zeros(shapes, 3)).shape == (shapes, points)
+
+
 @pytest.mark.parametrize("law", ["sdf", "implicit"])
 def test_volume_follows_the_code(law):
     """The gradient in the code against finite differences, with a new extraction for each."""
@@ -145,6 +159,7 @@ def test_volume_follows_the_code(law):
     [
         ({"latent_size": 0}, "latent_size must be at least 1, got 0"),
         ({"width": 0, "skips": ()}, "width must be at least 1, got 0"),
+        ({"width": 32.5}, "width must be a whole number, got 32.5"),
         ({"depth": 0}, "depth must be at least 1, got 0"),
         ({"skips": (0,)}, r"skips must be hidden layers from 1 to 3, got \(0,\)"),
         ({"skips": (4,)}, r"skips must be hidden layers from 1 to 3, got \(4,\)"),

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 import diffiso
 from diffiso.fields import (
+    BrickField,
     FeatureGridField,
     GeometricField,
     GridField,
@@ -40,6 +41,9 @@ FIELDS = {
     "geometric": lambda: GeometricField(32, 4, skips=(2,), radius=0.5, frequencies=1),
     "siren": small_siren,
     "grid": lambda: GridField(diffiso.sample_field(sphere(0.5), -1, 1, 12)),
+    "bricks": lambda: BrickField(
+        diffiso.BrickGrid.from_grid(diffiso.sample_field(sphere(0.5), -1, 1, 12))
+    ),
     "feature grid": lambda: FeatureGridField(resolutions=(4, 8), width=16),
 }
 
@@ -256,6 +260,13 @@ def test_grid_field_is_its_grid(generator):
     assert field.grid.spacing == grid.spacing
     grid.values.zero_()
     assert (field.values != 0).any()  # a copy
+
+
+def test_grid_field_takes_the_box_with_the_samples():
+    saved = GridField(diffiso.sample_field(sphere(0.5), -1, 1, 8))
+    field = GridField(diffiso.sample_field(sphere(0.5), 0, 4, 8))
+    field.load_state_dict(saved.state_dict())
+    assert torch.equal(field(torch.zeros(1, 3)), saved(torch.zeros(1, 3)))
 
 
 def test_grid_field_learns_from_its_gradient():

@@ -61,6 +61,18 @@ def test_meshes_survive_a_file(tmp_path, torus, suffix):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("suffix", io.MESH_SUFFIXES)
+@pytest.mark.parametrize("scale", [1e-7, 1e-14, 1e12])
+def test_the_size_of_a_mesh_does_not_matter(tmp_path, torus, suffix, scale):
+    scaled = Mesh(scale * torus.vertices.double(), torus.faces)
+    again = io.load_mesh(io.save_mesh(tmp_path / f"torus{suffix}", scaled))
+    assert len(again.faces) == len(torus.faces)
+    assert is_closed_and_oriented(again.faces)
+    # Single precision in the file.
+    expected = Mesh(torus.vertices.double(), torus.faces).volume()
+    assert_close(again.volume() / scale**3, expected, rtol=1e-5, atol=0)
+
+
 def test_texture_seams_are_welded(tmp_path):
     path = tmp_path / "seamed.obj"
     path.write_text(SEAMED_OBJ)
@@ -96,6 +108,10 @@ def test_mesh_errors_name_the_file(tmp_path, torus):
     infinite.write_text("v 0 0 0\nv 1 0 0\nv 0 inf 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\n")
     with pytest.raises(ValueError, match=r"infinite\.obj: vertices must be finite"):
         io.load_mesh(infinite)
+    vertices = torus.vertices.clone()
+    vertices[7, 1] = math.nan
+    with pytest.raises(ValueError, match=r"torus\.ply: vertices must be finite, got .* vertex 7"):
+        io.save_mesh(tmp_path / "torus.ply", Mesh(vertices, torus.faces))
     with pytest.raises(ValueError, match=r"name must end in \.ply, .*got '\.txt'"):
         io.save_mesh(tmp_path / "torus.txt", torus)
     empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
@@ -254,12 +270,32 @@ def test_outputs_that_cannot_be_written_are_found_first(tmp_path):
         io.check_output(blocked / "out.ply")
     with pytest.raises(IsADirectoryError, match="output must be a file, got a folder"):
         io.check_output(tmp_path)
-    assert io.check_output(tmp_path / "new" / "out.ply").parent.is_dir()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "new"]
+    # Nothing is made before there is something to write.
+    out = io.check_output(tmp_path / "new" / "folder" / "out.ply")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert io.write_file(out, b"mesh").read_bytes() == b"mesh"
+
+
+def test_inputs_are_not_overwritten(tmp_path):
+    given = io.write_file(tmp_path / "given.ply", b"mesh")
+    (tmp_path / "link.ply").symlink_to(given)
+    for path in (given, tmp_path / "." / "given.ply", tmp_path / "link.ply"):
+        with pytest.raises(ValueError, match=r"output must be another file than the input, got"):
+            io.check_output(path, inputs=[tmp_path / "none.ply", given])
+    assert io.check_output(tmp_path / "new.ply", inputs=[given]).name == "new.ply"
+
+
+def test_links_stay_and_their_targets_are_replaced(tmp_path):
+    target = io.write_file(tmp_path / "there" / "report.json", b"before")
+    link = tmp_path / "report.json"
+    link.symlink_to(target)
+    io.write_file(link, b"after")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"after"
+    assert [entry.name for entry in target.parent.iterdir()] == ["report.json"]
 
 
 def test_output_folders_are_found_first(tmp_path):
-    assert io.check_output_folder(tmp_path / "a" / "b").is_dir()
     assert io.check_output_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="output must be a folder, got a file"):
@@ -268,7 +304,7 @@ def test_output_folders_are_found_first(tmp_path):
         io.check_output_folder(tmp_path / "file" / "below")
     with pytest.raises(OSError, match="cannot be written"):
         io.check_output_folder("/proc/diffiso")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_killed_writers_left_is_removed_and_no_more(tmp_path):

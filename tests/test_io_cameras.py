@@ -200,6 +200,11 @@ def test_bad_keys_are_named(transforms, message):
         Camera.from_nerf(transforms)
 
 
+def test_last_rows_may_be_rounded():
+    rounded = posed(*POSE[:3], [0, 1e-7, 0, 0.9999999])
+    assert len(Camera.from_nerf(rounded)) == 2
+
+
 def test_a_size_against_the_file_is_refused():
     with pytest.raises(ValueError, match=r"size must be as h and w say .* got \(15, 20\) for"):
         Camera.from_nerf(content(), (15, 20))

@@ -13,6 +13,11 @@ import diffiso
 from diffiso import io, shapes
 from diffiso.types import Mesh
 
+PLY = (
+    "ply\nformat ascii 1.0\nelement vertex {}\n"
+    "property float x\nproperty float y\nproperty float z\nend_header\n"
+)
+
 
 @pytest.fixture
 def torus():
@@ -79,6 +84,13 @@ def test_text_may_have_comments_and_commas(tmp_path):
     assert io.load_cloud(tmp_path / "cloud.xyz").points.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+def test_text_ply_may_have_blank_lines_and_comments_of_any_words(tmp_path):
+    header = "ply\nformat ascii 1.0\ncomment here is no end_header\nelement vertex 2\n"
+    axes = "".join(f"property float {axis}\n" for axis in "xyz")
+    (tmp_path / "a.ply").write_text(f"{header}{axes}end_header\n1 2 3\n\n4 5 6\n")
+    assert io.load_cloud(tmp_path / "a.ply").points.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_a_scan_with_normals(tmp_path, cloud):
     data = os.environ.get("DIFFISO_DATA")
     if data is None:
@@ -97,6 +109,7 @@ def test_a_scan_with_normals(tmp_path, cloud):
         ("a.xyz", b"1 2 3\n4 5\n", "cannot be read as points"),
         ("a.xyz", b"one two three\n", "cannot be read as points"),
         ("a.xyz", b"\xff\xfe\x00", "cannot be read as points"),
+        ("a.xyz", b"0,1,2\n1,5 2,5 3,5\n", "commas or spaces .* got both in line 2"),
         ("a.xyz", b"# nothing\n", "a cloud must have points, got none"),
         ("a.xyz", b"1 2 nan\n", "points must be finite"),
         ("a.ply", b"ply\n", "cannot be read as PLY"),
@@ -107,6 +120,8 @@ def test_a_scan_with_normals(tmp_path, cloud):
             b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n",
             "vertices must have x, y and z, got x",
         ),
+        ("a.ply", PLY.format(-1).encode() + b"1 2 3\n", "broken header"),
+        ("a.ply", PLY.format(1).encode() + b"1 two 3\n", "cannot be read as points .*two"),
         ("a.npy", b"hello", r"cannot be read as a \.npy array"),
         ("a.npz", b"hello", r"cannot be read as a \.npz array"),
         ("a.las", b"", r"name must end in \.xyz, .* got '\.las'"),
@@ -134,6 +149,7 @@ def test_clouds_cut_short(tmp_path, cloud):
     [
         (torch.zeros(3, 2), r"points must be \(P, 3\) of float32 or float64, got \(3, 2\)"),
         (torch.zeros(3, 3, dtype=torch.int64), "of int64"),
+        (torch.tensor([[0.0, 0, torch.inf]]), r"cloud\.xyz: points must be finite, .* in row 0"),
         (io.PointCloud(torch.zeros(3, 3), torch.zeros(2, 3)), "one a point, got 2 for 3 points"),
     ],
 )

@@ -28,6 +28,8 @@ def test_pictures_return_as_floats(tmp_path):
             assert again.shape == image.shape
             if suffix == ".png":
                 assert_close(again, image, rtol=0, atol=1e-6)
+    half = io.load_image(io.save_image(tmp_path / "half.png", torch.ones(2, 2).bfloat16()))
+    assert torch.equal(half, torch.ones(2, 2, 3))
     grey = torch.rand(5, 7, generator=generator)
     again = io.load_image(io.save_image(tmp_path / "grey.png", grey))
     assert_close(again, grey[..., None].expand(5, 7, 3), rtol=0, atol=0.51 / 255)
@@ -49,6 +51,15 @@ def test_other_kinds_of_pictures(tmp_path):
     note[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=note)
     assert io.load_image(tmp_path / "turned.jpg").shape == (6, 4, 3)
+
+
+def test_greys_may_have_a_transparent_one(tmp_path):
+    grey = Image.fromarray(np.array([[0, 100, 200]], dtype=np.uint8))
+    grey.save(tmp_path / "grey.png", transparency=100)
+    image = io.load_image(tmp_path / "grey.png")
+    assert image.shape == (1, 3, 4)
+    assert image[0, :, 3].tolist() == [1, 0, 1]
+    assert_close(image[0, :, 0], torch.tensor([0, 100, 200]) / 255)
 
 
 def test_masks_come_from_alpha_or_brightness(tmp_path):

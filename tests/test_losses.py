@@ -59,6 +59,8 @@ def test_clamped_l1_errors():
         clamped_l1(torch.zeros(3, 1), torch.zeros(3))
     with pytest.raises(ValueError, match=r"prediction must have values, got shape \(0,\)"):
         clamped_l1(torch.zeros(0), torch.zeros(0))
+    with pytest.raises(ValueError, match="clamped_l1: both sides must have one dtype and device"):
+        clamped_l1(torch.zeros(2), torch.zeros(2).double())
     with pytest.raises(ValueError, match="clamp must be positive, got 0"):
         clamped_l1(torch.zeros(1), torch.zeros(1), 0.0)
 
@@ -83,6 +85,19 @@ def test_eikonal_derivatives(squared):
     assert gradcheck(lambda g: eikonal(g, squared=squared), gradients)
     assert gradcheck(lambda g: eikonal(g, squared=squared, mask=mask), gradients)
     assert torch.autograd.gradgradcheck(lambda g: eikonal(g, squared=squared), gradients)
+
+
+def test_eikonal_has_second_derivatives_where_the_field_is_flat():
+    """Of a field a |p|^2, whose gradient is zero at 0: its loss there changes with nothing."""
+    points = torch.tensor([[0.0, 0, 0], [0, 0, 1]], requires_grad=True)
+    weight = torch.tensor(2.0, requires_grad=True)
+    values = weight * points.square().sum(dim=1)
+    (gradients,) = torch.autograd.grad(values.sum(), points, create_graph=True)
+    loss = eikonal(gradients)
+    assert loss.item() == (1 + 9) / 2
+    (slope,) = torch.autograd.grad(loss, weight, create_graph=True)
+    assert slope.item() == 2 * 3 * 2 / 2
+    assert torch.autograd.grad(slope, weight)[0].item() == 2 * 2 * 2 / 2
 
 
 def test_eikonal_counts_the_mask_only():
@@ -309,6 +324,17 @@ def test_point_to_surface_derivatives(squared):
     assert gradcheck(
         lambda p, v: point_to_surface(p, Mesh(v, mesh.faces), squared=squared), (points, vertices)
     )
+
+
+def test_point_to_surface_of_a_face_without_area():
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]], requires_grad=True)
+    mesh = Mesh(vertices, torch.tensor([[0, 1, 3]]))
+    loss = point_to_surface(torch.tensor([[0.5, -1.0, 0.0]]), mesh)
+    assert loss.item() == 1.0
+    loss.backward()
+    # The nearest point lies halfway between two corners, which share its pull.
+    assert torch.equal(vertices.grad.sum(dim=0), torch.tensor([0.0, 2.0, 0.0]))
+    assert torch.equal(vertices.grad[0], torch.tensor([0.0, 1.0, 0.0]))
 
 
 def test_point_to_surface_errors():

@@ -263,6 +263,8 @@ def test_scales_end_at_round_numbers():
     ("options", "error", "message"),
     [
         ({"mesh": "none.obj"}, FileNotFoundError, "none.obj: mesh file not found"),
+        ({"mesh": "none.obj", "output": "new/out.json"}, FileNotFoundError, "not found"),
+        ({"colored": "one.ply"}, ValueError, "output must be another file than the input"),
         ({"output": "out.txt"}, ValueError, "out.txt: name must end in .json"),
         ({"output": "one.ply/out.json"}, OSError, "out.json: cannot be written"),
         ({"colored": "out.stl"}, ValueError, "out.stl: name must end in .ply"),

@@ -140,6 +140,10 @@ def test_auction_on_a_gpu(generator):
             lambda: earth_mover(torch.zeros(3, 3), torch.zeros(3, 3), epsilon=math.nan),
             "epsilon must be positive and finite, got nan",
         ),
+        (
+            lambda: earth_mover(torch.zeros(3, 3).double(), 1e200 * torch.ones(3, 3).double()),
+            "earth_mover: distances must be finite and so their sums, got up to inf",
+        ),
     ],
 )
 def test_errors_name_the_rule(call, message):

@@ -55,6 +55,21 @@ def test_a_single_query_on_a_mesh():
     assert winding_numbers(mesh, torch.zeros(1, 3)).shape == (1,)
 
 
+@pytest.mark.parametrize("height", [0.5, 1e-6, 1e-9, 1e-13, 0.0])
+def test_barycentrics_lead_back_to_the_point_on_slivers_too(height, generator):
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.3, height, 0]], dtype=torch.float64)
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
+    mesh = Mesh(corners @ turn + 2, torch.tensor([[0, 1, 2]]))
+    points = 2 + torch.randn(100, 3, generator=generator, dtype=torch.float64)
+    for order in ([0, 1, 2], [1, 2, 0], [2, 0, 1]):
+        faces = torch.tensor([order])
+        nearest = closest_points(Mesh(mesh.vertices, faces), points)
+        found = (mesh.vertices[faces[nearest.faces]] * nearest.barycentric[..., None]).sum(dim=1)
+        assert_close(found, nearest.points, rtol=0, atol=1e-14)
+        assert nearest.barycentric.min() >= 0
+        assert_close(nearest.barycentric.sum(dim=1), torch.ones(100).double(), rtol=0, atol=1e-14)
+
+
 def test_winding_numbers_tell_inside_from_outside(generator):
     mesh = diffiso.isosurface(shapes.Torus(0.6, 0.25), -1.0, 1.0, 32)
     points = 2 * torch.rand(500, 3, generator=generator) - 1
@@ -83,6 +98,16 @@ def test_winding_numbers_tell_inside_from_outside(generator):
         (
             lambda: nearest_neighbors(torch.zeros(3, 3), torch.zeros(4, 3), 5),
             "count must be 1 to the cloud's 4 points, got 5",
+        ),
+        (
+            lambda: nearest_neighbors(torch.ones(1, 3).long(), torch.rand(4, 3)),
+            "nearest_neighbors: points must be floating point, got torch.int64",
+        ),
+        (
+            lambda: closest_points(
+                Mesh(torch.eye(3), torch.arange(3)[None]), torch.ones(1, 3).long()
+            ),
+            "closest_points: points must be floating point, got torch.int64",
         ),
         (
             lambda: closest_points(

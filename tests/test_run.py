@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ def make_state(step=3):
 
 
 def test_checkpoints_return_what_was_saved(tmp_path):
-    state = make_state()
+    state = make_state() | {"code": nn.Parameter(torch.ones(2))}
     loaded = run.load_checkpoint(run.save_checkpoint(tmp_path / "run.pt", state))
     assert loaded.keys() == state.keys()
     assert loaded["history"] == state["history"]
@@ -253,12 +254,18 @@ def test_foreign_files_are_refused(tmp_path):
         run.load_checkpoint(path)
 
 
+class OtherTensor(torch.Tensor):
+    pass
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
         ({"a": {"b": [Path("x")]}}, r"state\['a'\]\['b'\]\[0\] must be a tensor, .* got PosixPath"),
         ({"a": np.float64(1)}, r"state\['a'\] must be .* got float64"),
         ({("a", Path("b")): 1}, r"a key of state\[1\] must be .* got PosixPath"),
+        ({"a": defaultdict(list)}, r"state\['a'\] must be .* got defaultdict"),
+        ({"a": torch.ones(2).as_subclass(OtherTensor)}, r"state\['a'\] .* got OtherTensor"),
     ],
 )
 def test_only_data_are_saved(tmp_path, state, message):

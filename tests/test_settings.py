@@ -96,6 +96,7 @@ def test_what_is_not_named_keeps_its_default(tmp_path):
     default = FitSettings("a.obj")
     assert from_flags("a.obj") == default
     assert from_file(tmp_path / "fit.json", {"source": "a.obj"}) == default
+    assert from_file(tmp_path / "fit.yaml", "source: a.obj\nnet:\n") == default
     # The default of a dataclass within is the owner's, not its own.
     skipping = dataclasses.replace(default, net=NetSettings(32, (1,)))
     assert from_flags("a.obj", "--net.skips", "[1]") == skipping
@@ -161,6 +162,7 @@ def test_files_that_are_no_settings(tmp_path):
     [
         ({"steps": "3"}, "FitSettings: steps must be a whole number or null, got '3'"),
         ({"steps": 1.0}, "steps must be a whole number or null, got 1.0"),
+        ({"steps": 10**20}, f"steps must be below 2^63, got {10**20}"),
         ({"rate": True}, "rate must be a number, got True"),
         ({"rate": float("nan")}, "rate must be finite, got nan"),
         ({"rate": -0.1}, "rate must not be negative, got -0.1"),

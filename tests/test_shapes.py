@@ -272,6 +272,15 @@ def test_sdf_samples_crowd_around_the_surface(generator):
     assert (samples.values.abs() < 0.06).float().mean() > 0.7
 
 
+def test_assorted_solids_lie_within_the_box():
+    """Seed 497 once drew a capsule that left it; the field is a bound of the distance outside."""
+    faces = torch.rand(3000, 3, dtype=torch.float64) * 2 - 1
+    faces[torch.arange(3000), torch.arange(3000) % 3] = faces[:, 0].sign()
+    for seed in (0, 497):
+        for solid in shapes.assorted_solids(20, torch.Generator().manual_seed(seed)):
+            assert solid(faces).min() >= 0.005
+
+
 # Errors.
 
 
@@ -296,6 +305,10 @@ def test_sdf_samples_crowd_around_the_surface(generator):
         (lambda: shapes.gyroid_ball(wall=0.0), "gyroid_ball: lengths must be positive"),
         (lambda: shapes.smooth_minimum(torch.ones(1), torch.ones(1), -1.0), "must not be negative"),
         (lambda: shapes.sdf_samples(cube(), 10, uniform=2.0), r"uniform must be in \[0, 1\]"),
+        (
+            lambda: shapes.sdf_samples(cube(), 10, deviations=()),
+            "sdf_samples: deviations must hold at least one, got none",
+        ),
         (
             lambda: shapes.MeshShape(Mesh(torch.zeros(0, 3), torch.zeros(0, 3).long())),
             "must have faces",

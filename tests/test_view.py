@@ -283,6 +283,16 @@ def test_turntables_turn(torus):
         (lambda: view.render(EMPTY, size=0), "render: size, samples and rays must be positive"),
         (lambda: view.fit_view(torch.zeros(0, 3)), "points must hold at least one point, got none"),
         (lambda: view.fit_view(torch.zeros(1, 3), up="x"), "up must be 'y' or 'z', got 'x'"),
+        (
+            lambda: view.fit_view(torch.tensor([[0.0, 0, 0], [0, math.nan, 0]])),
+            r"fit_view: points must be finite, got \[0.0, nan, 0.0\] at 1",
+        ),
+        (
+            lambda: view.render(
+                Mesh(torch.full((3, 3), math.inf), torch.arange(3)[None]), view.View()
+            ),
+            r"render: vertices must be finite, got \[inf, inf, inf\] at 0",
+        ),
         (lambda: view.turntable(EMPTY, 0), "turntable: frames must be positive, got 0"),
         (lambda: view.turntable(EMPTY, 2), "turntable: mesh must have vertices, got none"),
         (

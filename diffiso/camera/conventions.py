@@ -127,7 +127,11 @@ class Conventions(Pinhole):
         )
         _refuse_pose(f"{name}: rotation", turn, f"{name}: translation", offset)
         return cls(
-            turn, offset, focal, matrix[:, :2, 2] + (0.5 - pixel_center), as_size(name, size)
+            turn,
+            offset,
+            focal,
+            matrix[:, :2, 2] + (0.5 - pixel_center),
+            as_size(f"{name}: size", size),
         )
 
     def to_opencv(self, *, pixel_center: float = 0.5) -> OpenCVCamera:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import torch
 
-from diffiso.camera._checks import ROTATION_TOLERANCE, Size, as_size
+from diffiso.camera._checks import FIXED_TOLERANCE, ROTATION_TOLERANCE, Size, as_size
 from diffiso.camera.pinhole import Pinhole
 
 _PINHOLE_MODELS = (
@@ -252,8 +252,10 @@ class _Frame:
             raise ValueError(f"{name} must be 4 rows of 4 numbers, got {_brief(rows)}")
         if not all(_is_number(value) for row in rows for value in row):
             raise ValueError(f"{name} must hold finite numbers, got {_brief(rows)}")
-        if rows[3:] not in ([], [[0, 0, 0, 1]]):
-            raise ValueError(f"{name} must end in the row 0, 0, 0, 1, got {rows[3]}")
+        for last in rows[3:]:
+            apart = max(abs(x - y) for x, y in zip(last, (0, 0, 0, 1), strict=True))
+            if apart > FIXED_TOLERANCE:
+                raise ValueError(f"{name} must end in the row 0, 0, 0, 1, got {last}")
         (a, b, c), (d, e, f), (g, h, i) = (row[:3] for row in rows[:3])
         columns = ((a, d, g), (b, e, h), (c, f, i))
         for k, left in enumerate(columns):

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,9 @@ class DecoderSettings:
         """Check the settings."""
         object.__setattr__(self, "skips", tuple(self.skips))  # a list, where a file was read
         name = "DecoderSettings"
+        for key in ("latent_size", "width", "depth", "frequencies"):
+            if type(getattr(self, key)) is not int:
+                raise ValueError(f"{name}: {key} must be a whole number, got {getattr(self, key)}")
         if self.latent_size < 1:
             raise ValueError(f"{name}: latent_size must be at least 1, got {self.latent_size}")
         if not 0 <= self.dropout < 1:
@@ -248,3 +253,10 @@ class LatentField(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """Return values (..., P) at points (..., P, 3), both in world units."""
         return self.decoder.evaluate(points, self.code, dropout=0.0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the code too, which a module would leave behind; it keeps its history."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not isinstance(self.code, nn.Parameter):
+            self.code = fn(self.code)
+        return self

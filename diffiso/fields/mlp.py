@@ -198,11 +198,11 @@ def _linear(hidden: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         return functional.linear(hidden, weight, offset)
     shapes = math.prod(offset.shape[:-1])
     product = torch.baddbmm(
-        offset.reshape(shapes, 1, -1),
+        offset.reshape(shapes, 1, len(weight)),
         hidden.reshape(shapes, *hidden.shape[-2:]),
         weight.t().expand(shapes, -1, -1),
     )
-    return product.view(*hidden.shape[:-1], -1)
+    return product.view(*hidden.shape[:-1], len(weight))
 
 
 def _set_weight(layer: nn.Linear, weight: Tensor) -> None:

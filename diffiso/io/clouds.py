@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +45,9 @@ def load_cloud(path: StrPath) -> PointCloud:
     """Return the points of a file, and their normals where it has them.
 
     Args:
-        path: `.xyz` (text: `x y z` or `x y z nx ny nz` a line, `#` begins a comment), `.ply` (its
-            vertices; faces are passed over), `.npy` (an array (P, 3) or (P, 6)) or `.npz` (arrays
-            `points` and perhaps `normals`).
+        path: `.xyz` (text: `x y z` or `x y z nx ny nz` a line, parted by spaces or by commas;
+            `#` begins a comment), `.ply` (its vertices; faces are passed over), `.npy` (an array
+            (P, 3) or (P, 6)) or `.npz` (arrays `points` and perhaps `normals`).
 
     Returns:
         Points and normals of the file's own floating dtype (text: float64) on the CPU.
@@ -87,7 +88,7 @@ def save_cloud(path: StrPath, cloud: PointCloud | Tensor) -> Path:
         cloud: The points, (P, 3) float32 or float64, with or without normals of the same shape.
 
     Raises:
-        ValueError: If the suffix is unknown, or shapes or dtypes are others.
+        ValueError: If the suffix is unknown, shapes or dtypes are others, or numbers not finite.
         OSError: If the file cannot be written.
 
     Example:
@@ -102,6 +103,11 @@ def save_cloud(path: StrPath, cloud: PointCloud | Tensor) -> Path:
             raise ValueError(
                 f"save_cloud: {name} must be (P, 3) of float32 or float64, "
                 f"got {array.shape} of {array.dtype}"
+            )
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"{path}: {name} must be finite, got {array[bad[0]].tolist()} in row {bad[0]}"
             )
         if array.shape != arrays[0].shape:
             raise ValueError(
@@ -132,7 +138,13 @@ def _split(path: Path, table: Array) -> tuple[Array, Array | None]:
 
 def _read_text(path: Path) -> tuple[Array, Array | None]:
     try:
-        lines = io.StringIO(path.read_text().replace(",", " "))
+        text = path.read_text()
+        for number, line in enumerate(text.splitlines() if "," in text else [], start=1):
+            # Decimal commas would make two numbers of one.
+            parts = line.partition("#")[0].strip().split(",")
+            if len(parts) > 1 and any(len(part.split()) > 1 for part in parts):
+                raise ValueError(f"commas or spaces must part numbers, got both in line {number}")
+        lines = io.StringIO(text.replace(",", " "))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of an empty file
             table = np.loadtxt(lines, dtype=np.float64, ndmin=2)
@@ -158,16 +170,20 @@ def _read_array(path: Path) -> tuple[Array, Array | None]:
 
 def _read_ply(path: Path) -> tuple[Array, Array | None]:
     """Read the vertices of a PLY file (Turk, The PLY Polygon File Format), text or binary."""
-    head, _, body = path.read_bytes().partition(b"end_header")
+    data = path.read_bytes()
+    end = re.search(rb"[\r\n]end_header(\r\n|\r|\n|$)", data)  # a line: comments may name it
+    head, body = (data[: end.start()], data[end.end() :]) if end else (data, b"")
     try:
         form, count, columns = _ply_vertices([line.split() for line in head.splitlines()])
     except (ValueError, LookupError) as error:
         raise ValueError(f"{path}: cannot be read as PLY (broken header)") from error
     if not {"x", "y", "z"} <= set(columns):
         raise ValueError(f"{path}: vertices must have x, y and z, got {', '.join(columns)}")
-    body = body[2 if body[:2] == b"\r\n" else 1 :]
     read = _ply_text if form == b"ascii" else _ply_binary
-    rows = read(body, count, np.dtype([*columns.items()]))
+    try:
+        rows = read(body, count, np.dtype([*columns.items()]))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as points ({first_line(error)})") from error
     if len(rows) < count:
         raise ValueError(f"{path}: the file is cut short, {len(rows)} of {count} points are there")
 
@@ -183,7 +199,7 @@ def _ply_vertices(lines: list[list[bytes]]) -> tuple[bytes, int, dict[str, np.dt
     form = next((words[1] for words in lines if words[:1] == [b"format"]), b"")
     first, *others = [k for k, words in enumerate(lines) if words[:1] == [b"element"]]
     _, name, count = lines[first]
-    if lines[0] != [b"ply"] or name != b"vertex":
+    if lines[0] != [b"ply"] or name != b"vertex" or int(count) < 0:
         raise ValueError
     properties = [
         w for w in lines[first + 1 : others[0] if others else None] if w[0] == b"property"
@@ -198,7 +214,7 @@ def _ply_binary(body: bytes, count: int, row: np.dtype[Any]) -> Array:
 
 
 def _ply_text(body: bytes, count: int, row: np.dtype[Any]) -> Array:
-    lines = [tuple(line.split()) for line in body.splitlines()[:count]]
+    lines = [tuple(line.split()) for line in body.splitlines() if line.strip()][:count]
     return np.array([words for words in lines if len(words) == len(row.names or ())], dtype=row)
 
 

@@ -16,22 +16,26 @@ StrPath = str | os.PathLike[str]
 _ENDING = ".part"
 
 
-def check_output(path: StrPath, suffixes: Sequence[str] = ()) -> Path:
-    """Return a path that can be written, its folder made; call it before the work starts.
+def check_output(
+    path: StrPath, suffixes: Sequence[str] = (), *, inputs: Sequence[StrPath] = ()
+) -> Path:
+    """Return a path that can be written; call it before the work starts.
 
-    What a killed run left of this file under a temporary name is removed.
+    What a killed run left of this file under a temporary name is removed. Nothing is made yet: work
+    that fails leaves no empty folders.
 
     Args:
         path: File to be written later.
         suffixes: Endings allowed, lower case with the dot; none allows all.
+        inputs: Files that the work reads, which it must not overwrite.
 
     Raises:
-        ValueError: If the suffix is not among those allowed.
+        ValueError: If the suffix is not among those allowed, or the file is one of the inputs.
         OSError: If the path is a folder, or its folder cannot be made or written.
 
     Example:
-        >>> check_output("results/sphere.ply", (".ply", ".obj")).parent.is_dir()
-        True
+        >>> check_output("results/sphere.ply", (".ply", ".obj")).name
+        'sphere.ply'
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -40,13 +44,19 @@ def check_output(path: StrPath, suffixes: Sequence[str] = ()) -> Path:
         )
     if path.is_dir():
         raise IsADirectoryError(f"{path}: output must be a file, got a folder")
-    _try_folder(path.parent, path)
-    remove_stale(path)
+    for given in inputs:
+        if path.exists() and Path(given).exists() and path.samefile(given):
+            raise ValueError(f"{path}: output must be another file than the input, got {given}")
+    place = _place(path)
+    _try_folder(place.parent, path)
+    remove_stale(place)
     return path
 
 
 def check_output_folder(path: StrPath) -> Path:
-    """Return a folder that files can be written to, made where needed; call it before the work.
+    """Return a folder that files can be written to; call it before the work starts.
+
+    It is not made yet: writing to it does that.
 
     Args:
         path: Folder to write to later.
@@ -55,13 +65,13 @@ def check_output_folder(path: StrPath) -> Path:
         OSError: If the path is a file, or the folder cannot be made or written.
 
     Example:
-        >>> check_output_folder("results/run-1").is_dir()
-        True
+        >>> check_output_folder("results/run-1").name
+        'run-1'
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: output must be a folder, got a file")
-    _try_folder(path, path)
+    _try_folder(_place(path), path)
     return path
 
 
@@ -69,7 +79,7 @@ def write_file(path: StrPath, data: bytes) -> Path:
     """Write a whole file or none, and return the path; a kill or a power cut leaves no half.
 
     Args:
-        path: File to write; its folder must exist.
+        path: File to write; its folder is made where needed.
         data: What the file shall hold.
 
     Raises:
@@ -90,26 +100,29 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
 
     It is written under a temporary name beside its place, brought to the disk, and renamed. The
     temporary file is locked while it is written: what nobody locks was left by a killed process,
-    and is removed before the next write of the same file.
+    and is removed before the next write of the same file. A link stays, and what it leads to is
+    replaced.
 
     Args:
-        path: File to write; its folder must exist.
+        path: File to write; its folder is made where needed.
 
     Raises:
         OSError: If the file cannot be written; what stood there before is untouched.
     """
-    path = Path(path)
-    remove_stale(path)
-    temporary = _temporary(path)
+    place = _place(Path(path))
+    remove_stale(place)
+    temporary = _temporary(place)
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         with _open_locked(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            temporary.replace(path)
-        _sync_folder(path.parent)
+            temporary.replace(place)
+        _sync_folder(place.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -130,6 +143,11 @@ def remove_stale(path: Path) -> None:
                 path.with_name(name).unlink()
 
 
+def _place(path: Path) -> Path:
+    """Return where a file is really written: links are followed."""
+    return Path(os.path.realpath(path))
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_ENDING}")
 
@@ -146,11 +164,11 @@ def _open_locked(temporary: Path) -> BinaryIO:
 
 
 def _try_folder(folder: Path, wanted: Path) -> None:
-    """Make a folder and try to write to it; errors name what is wanted there."""
-    probe = _temporary(folder / "probe")
+    """Try to write to a folder, or to where it would be made; errors name what is wanted there."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    probe = _temporary(there / "probe")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale(folder / "probe")
+        remove_stale(there / "probe")
         probe.touch()
         probe.unlink(missing_ok=True)  # another process may have taken it for stale
     except OSError as error:

@@ -41,9 +41,10 @@ def load_image(path: StrPath) -> Tensor:
         torch.Size([4, 6, 3])
     """
     picture = _open(Path(path))
-    if picture.mode in ("1", "L", "F") or picture.mode.startswith("I"):
-        return _grey(picture)[..., None].expand(-1, -1, 3).contiguous()
     alpha = "A" in picture.getbands() or "transparency" in picture.info
+    # Of greys, pillow gives alpha to those of bytes and bits only.
+    if picture.mode == "F" or picture.mode[0] == "I" or (picture.mode in ("1", "L") and not alpha):
+        return _grey(picture)[..., None].expand(-1, -1, 3).contiguous()
     array = np.array(picture.convert("RGBA" if alpha else "RGB"))
     return torch.from_numpy(array).float() / 255
 
@@ -176,7 +177,10 @@ def _grey(picture: Any) -> Tensor:
 
 
 def _bytes(image: Pixels, name: str) -> NDArray[np.uint8]:
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    array = np.asarray(image)
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or array.size == 0:
         raise ValueError(f"{name}: image must be (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
     if array.dtype == np.uint8:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ MESH_SUFFIXES = (".ply", ".obj", ".glb", ".stl", ".npz")
 
 _EXPORT_OPTIONS: dict[str, dict[str, Any]] = {
     ".ply": {"vertex_normal": True},
-    ".obj": {"include_normals": True, "digits": 9},
+    ".obj": {"include_normals": True},
     ".glb": {"include_normals": True},
     ".stl": {},
 }
@@ -77,13 +78,13 @@ def save_mesh(
 
     Args:
         path: File to write; its folder is made where needed.
-        mesh: Triangles; vertices are stored in single precision except in OBJ (nine digits) and
-            NPZ (as they are).
+        mesh: Triangles; vertices are stored in single precision except in OBJ (nine decimals, or
+            nine digits of the mesh's size where that is below 1) and NPZ (as they are).
         colors: (V, 3) red, green and blue of each vertex, sRGB in [0, 1]; not in STL.
 
     Raises:
-        ValueError: If the suffix is unknown, GLB or STL is asked to hold an empty mesh, STL is
-            asked to hold colours, or these are of another shape or range.
+        ValueError: If the suffix is unknown, a vertex is not finite, GLB or STL is asked to hold an
+            empty mesh, STL is asked to hold colours, or these are of another shape or range.
         OSError: If the file cannot be written.
         ImportError: If the extra `pipelines` is not installed (NPZ does without).
 
@@ -95,6 +96,11 @@ def save_mesh(
     """
     path = check_output(path, MESH_SUFFIXES)
     vertices, faces = mesh.numpy()
+    bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{path}: vertices must be finite, got {vertices[bad[0]].tolist()} as vertex {bad[0]}"
+        )
     suffix = path.suffix.lower()
     paint = None if colors is None else _checked_colors(colors, len(vertices))
     if suffix == ".npz":
@@ -111,7 +117,10 @@ def save_mesh(
         paint = _linear(paint)  # glTF 2.0, section 3.7.2.1: vertex colours are linear
     bytes_ = None if paint is None else (255 * paint + 0.5).astype(np.uint8)
     geometry = trimesh.Trimesh(vertices, faces, vertex_colors=bytes_, process=False)
-    data = geometry.export(file_type=suffix[1:], **(_EXPORT_OPTIONS[suffix] if len(faces) else {}))
+    options = _EXPORT_OPTIONS[suffix] if len(faces) else {}
+    if suffix == ".obj":
+        options = options | {"digits": _decimals(vertices, 9)}
+    data = geometry.export(file_type=suffix[1:], **options)
     return write_file(path, data.encode() if isinstance(data, str) else data)
 
 
@@ -121,12 +130,26 @@ def _triangles(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         loaded = trimesh.load_mesh(path, process=False)
         faces = getattr(loaded, "faces", None)
         if faces is not None and len(faces) > 0 and np.isfinite(loaded.vertices).all():
-            loaded.merge_vertices(merge_tex=True, merge_norm=True)
+            # Vertices are one within 1e-8, or within 1e-8 of the size of a mesh smaller than 1.
+            digits = _decimals(loaded.vertices, 8)
+            loaded.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=digits)
     except Exception as error:  # whatever the file makes trimesh stumble over
         raise ValueError(f"{path}: cannot be read as a mesh ({first_line(error)})") from error
     if faces is None:
         raise ValueError(f"{path}: a mesh must have faces, got none")
     return np.array(loaded.vertices, dtype=np.float64), np.array(loaded.faces, dtype=np.int64)
+
+
+def _decimals(vertices: NDArray[np.floating], digits: int) -> int:
+    """Return how many decimals hold so many digits of a mesh's size, and no fewer than these.
+
+    Where positions would not fit 64-bit whole numbers then, as trimesh merges them, fewer do.
+    """
+    size = float(np.ptp(vertices, axis=0).max()) if len(vertices) else 0.0
+    if not 0 < size < math.inf:
+        return digits
+    most = math.floor(18 - math.log10(np.abs(vertices).max()))
+    return min(digits + max(0, math.ceil(-math.log10(size))), most)
 
 
 def _arrays(path: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -56,7 +56,7 @@ def earth_mover(points: Tensor, reference: Tensor, *, epsilon: float = 1e-2) -> 
 
     Raises:
         ValueError: If `epsilon` is not positive, clouds differ in number, dtype or device, are
-            empty, not (P, 3) or not finite.
+            empty, not (P, 3) or not finite, or their distances are too large for float64.
 
     Source:
         Bertsekas, The auction algorithm, Annals of Operations Research 14, 1988; used for clouds
@@ -81,6 +81,11 @@ def earth_mover(points: Tensor, reference: Tensor, *, epsilon: float = 1e-2) -> 
         points.double(), reference.double(), compute_mode="donot_use_mm_for_euclid_dist"
     )
     price, largest = cost.new_zeros(len(cost)), float(cost.max())
+    # Prices rise to at most as many times the largest cost as there are points, and are summed.
+    if not math.isfinite(2.0 * len(cost) ** 2 * largest):
+        raise ValueError(
+            f"earth_mover: distances must be finite and so their sums, got up to {largest:g}"
+        )
     primal, dual = math.inf, 0.0
     assignment = torch.arange(len(cost), device=cost.device)
     if largest == 0:

@@ -163,7 +163,11 @@ def _outputs(settings: CompareSettings) -> tuple[Path | None, Path | None, Path 
         if settings.picture:
             picture = check_output(summary.with_suffix(".png"), IMAGE_SUFFIXES)
     if settings.colored is not None:
-        colored = check_output(settings.colored, [s for s in MESH_SUFFIXES if s != ".stl"])
+        colored = check_output(
+            settings.colored,
+            [suffix for suffix in MESH_SUFFIXES if suffix != ".stl"],
+            inputs=[settings.mesh, settings.reference],
+        )
     return summary, picture, colored
 
 

@@ -132,7 +132,8 @@ def demo(settings: DemoSettings, say: Callable[[str], None] = print) -> DemoResu
     """
     generator = seed_all(settings.seed)
     report = Report("demo", settings)
-    paths = {name: check_output(Path(settings.output) / name) for name in _FILES}
+    inputs = [] if settings.mesh is None else [settings.mesh]
+    paths = {name: check_output(Path(settings.output) / name, inputs=inputs) for name in _FILES}
 
     reference = _reference(settings)
     name = settings.mesh or "a ball cut from a gyroid"

@@ -92,7 +92,7 @@ def extract(settings: ExtractSettings, say: Callable[[str], None] = print) -> Ex
     """
     generator = seed_all(settings.seed)
     report = Report("extract", settings)
-    output = check_output(settings.output, MESH_SUFFIXES)
+    output = check_output(settings.output, MESH_SUFFIXES, inputs=[settings.source])
     picture = check_output(output.with_suffix(".png"), IMAGE_SUFFIXES) if settings.picture else None
     summary = check_output(output.with_suffix(".json"))
 

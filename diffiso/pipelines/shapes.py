@@ -53,19 +53,27 @@ def make_shapes(settings: ShapesSettings, say: Callable[[str], None] = print) ->
         say: Takes each line for people.
 
     Raises:
-        ValueError: If the resolution is so coarse that a solid has no surface.
+        ValueError: If the resolution is so coarse that a solid has no surface, or the folder holds
+            solids of another run that would stay beside these.
         OSError: If an output cannot be written.
     """
     output = check_output_folder(settings.output)
+    wanted = [output / f"solid-{index:03d}.ply" for index in range(settings.count)]
+    other = sorted(set(output.glob("solid-*.ply")) - set(wanted))
+    if other:
+        raise ValueError(
+            f"{output}: output must hold no solids beside the {settings.count} to make, "
+            f"got {other[0].name}"
+        )
     solids = assorted_solids(settings.count, torch.Generator().manual_seed(settings.seed))
     paths, images = [], []
-    for index, solid in enumerate(track(solids, "making shapes")):
+    for path, solid in zip(wanted, track(solids, "making shapes"), strict=True):
         mesh = isosurface(solid, -1.0, 1.0, settings.resolution, dtype=torch.float64)
         assert isinstance(mesh, Mesh)
         if len(mesh.faces) == 0:
             raise ValueError(f"shapes: resolution must be finer, got {settings.resolution}")
-        paths.append(save_mesh(output / f"solid-{index:03d}.ply", mesh))
-        if index < _IN_THE_PICTURE:
+        paths.append(save_mesh(path, mesh))
+        if len(paths) <= _IN_THE_PICTURE:
             images.append(view.render(mesh, size=180))
     names = [path.stem for path in paths[:_IN_THE_PICTURE]]
     save_image(output / "shapes.png", view.contact_sheet(images, names))

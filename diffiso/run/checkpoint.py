@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from diffiso.io import StrPath, replacing
 
 _MARK = "diffiso_checkpoint"
 _FORMAT = 1
+_DATA = (Tensor, nn.Parameter, bool, int, float, str, type(None))
 
 
 def save_checkpoint(path: StrPath, state: dict[str, Any]) -> Path:
@@ -25,7 +27,7 @@ def save_checkpoint(path: StrPath, state: dict[str, Any]) -> Path:
     removed.
 
     Args:
-        path: File to write; its folder must exist.
+        path: File to write; its folder is made where needed.
         state: Tensors, numbers, texts and None, in dictionaries, lists and tuples, such as
             `state_dict()` of modules and optimizers gives. Other objects are refused: a checkpoint
             holds data, never code.
@@ -46,14 +48,13 @@ def save_checkpoint(path: StrPath, state: dict[str, Any]) -> Path:
     return Path(path)
 
 
-def load_checkpoint(path: StrPath, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the state that :func:`save_checkpoint` wrote.
+def load_checkpoint(path: StrPath) -> dict[str, Any]:
+    """Return the state that :func:`save_checkpoint` wrote, on the CPU.
 
-    Only data are read, never code.
+    Only data are read, never code. `load_state_dict` takes them to where the module is.
 
     Args:
         path: File to read.
-        device: Where its tensors go.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -66,7 +67,7 @@ def load_checkpoint(path: StrPath, device: torch.device | str = "cpu") -> dict[s
         with zipfile.ZipFile(path) as archive:  # which torch does not ask for its checksums
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile
-        loaded = torch.load(path, map_location=device, weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: a checkpoint must hold data only, got other objects") from error
     except Exception as error:  # both readers raise many kinds
@@ -118,14 +119,15 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: StrPath)
 
 
 def _check_state(value: Any, place: str) -> None:
-    if isinstance(value, dict):
+    # By type, not isinstance: of subclasses and what they add, loading would know nothing.
+    if type(value) in (dict, OrderedDict):
         for key, item in value.items():
             _check_state(key, f"a key of {place}")
             _check_state(item, f"{place}[{key!r}]")
     elif type(value) in (list, tuple):
         for index, item in enumerate(value):
             _check_state(item, f"{place}[{index}]")
-    elif not (value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str)):
+    elif type(value) not in _DATA:
         raise TypeError(
             f"save_checkpoint: {place} must be a tensor, number, text, None, dict, list or tuple, "
             f"got {type(value).__name__}"

@@ -92,7 +92,8 @@ def check_settings(
         finite: Settings that must be neither NaN nor infinite; the others must be that too.
 
     Raises:
-        ValueError: If a value is of another type or outside its range.
+        ValueError: If a value is of another type or outside its range; whole numbers must fit 64
+            bits, as all that take them want it.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,8 @@ def check_settings(
         for number in value if isinstance(value, tuple | list) else [value]:
             if number is None:
                 continue
+            if isinstance(number, int) and number >= 2**63:
+                raise ValueError(f"{name}: {key} must be below 2^63, got {value}")
             if not math.isfinite(number):
                 raise ValueError(f"{name}: {key} must be finite, got {value}")
             if key in positive and number <= 0:
@@ -324,6 +327,8 @@ def _flat(data: Mapping[str, Any], owners: set[str], prefix: str = "") -> Iterat
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and key in owners:
             yield from _flat(value, owners, f"{key}.")
+        elif value is None and key in owners:
+            continue  # YAML's way to leave a group empty
         else:
             yield key, value
 

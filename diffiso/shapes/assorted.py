@@ -12,6 +12,10 @@ from diffiso.shapes.primitives import Box, Capsule, Sphere, Torus
 
 _BLEND = 0.06  # width of the seams between parts, in units of the box
 _ROUND = 0.06  # radius of the edges of boxes: grids of a hundred cells can hold them
+# How far parts reach along an axis. Their distances are exact, so that all are 0.05 or more on the
+# faces of the box; each of at most three seams takes away at most a quarter of its width, 0.015,
+# and a hole adds. So the solid's distance is at least 0.005 there: it lies within the box.
+_REACH = 0.95
 
 
 def assorted_solids(count: int, generator: torch.Generator | None = None) -> list[Shape]:
@@ -38,13 +42,16 @@ def assorted_solids(count: int, generator: torch.Generator | None = None) -> lis
 
 
 def _solid(generator: torch.Generator | None, *, pierced: bool) -> Shape:
-    solid = Placed(_part(generator), _rotation(generator))
+    first, _ = _part(generator)
+    solid = Placed(first, _rotation(generator))
     parts = int(torch.randint(1, 4, (1,), generator=generator))
     whole: Shape = solid
     for _ in range(parts):
         # Every part reaches the middle of the first one, which is the middle of the box.
         offset = 0.3 * (2 * torch.rand(3, generator=generator) - 1)
-        placed = Placed(_part(generator), _rotation(generator), offset.double())
+        part, reach = _part(generator)
+        offset = offset.clamp(reach - _REACH, _REACH - reach)
+        placed = Placed(part, _rotation(generator), offset.double())
         whole = Union(whole, placed, smooth=_BLEND)
     if not pierced:
         return whole
@@ -52,17 +59,21 @@ def _solid(generator: torch.Generator | None, *, pierced: bool) -> Shape:
     return Difference(whole, hole, smooth=_BLEND)
 
 
-def _part(generator: torch.Generator | None) -> Shape:
+def _part(generator: torch.Generator | None) -> tuple[Shape, float]:
+    """Return a part around the origin, and how far from there it reaches: 0.74 at most."""
     kind = int(torch.randint(4, (1,), generator=generator))
     a, b, c = torch.rand(3, generator=generator).tolist()
     if kind == 0:
-        return Box((0.14 + 0.3 * a, 0.09 + 0.25 * b, 0.09 + 0.2 * c)).grown(_ROUND)
+        half = (0.14 + 0.3 * a, 0.09 + 0.25 * b, 0.09 + 0.2 * c)
+        return Box(half).grown(_ROUND), math.hypot(*half) + _ROUND
     if kind == 1:
-        return Sphere(0.3 + 0.2 * a)
+        radius = 0.3 + 0.2 * a
+        return Sphere(radius), radius
     if kind == 2:
-        reach = 0.25 + 0.25 * a
-        return Capsule((-reach, 0.0, 0.0), (reach, 0.0, 0.0), 0.12 + 0.12 * b)
-    return Torus(0.35 + 0.12 * a, 0.10 + 0.06 * b)
+        end, radius = 0.25 + 0.25 * a, 0.12 + 0.12 * b
+        return Capsule((-end, 0.0, 0.0), (end, 0.0, 0.0), radius), end + radius
+    major, minor = 0.35 + 0.12 * a, 0.10 + 0.06 * b
+    return Torus(major, minor), major + minor
 
 
 def _rotation(generator: torch.Generator | None) -> torch.Tensor:

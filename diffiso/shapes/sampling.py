@@ -45,10 +45,12 @@ def sdf_samples(
         generator: Source of the draws.
 
     Raises:
-        ValueError: If `uniform` is not in [0, 1], or the mesh is open.
+        ValueError: If `uniform` is not in [0, 1], there are no deviations, or the mesh is open.
     """
     if not 0 <= uniform <= 1:
         raise ValueError(f"sdf_samples: uniform must be in [0, 1], got {uniform}")
+    if len(deviations) == 0:
+        raise ValueError("sdf_samples: deviations must hold at least one, got none")
     shape = mesh if isinstance(mesh, MeshShape) else MeshShape(mesh)
     lower, upper = torch.tensor(shape.lower), torch.tensor(shape.upper)
     side = float((upper - lower).max())

@@ -66,7 +66,7 @@ def fit_view(
         margin: Free border; 1 touches the frame.
 
     Raises:
-        ValueError: If there are no points or `up` is unknown.
+        ValueError: If there are no points, one is not finite, or `up` is unknown.
     """
     if up not in ("y", "z"):
         raise ValueError(f"fit_view: up must be 'y' or 'z', got {up!r}")
@@ -74,6 +74,7 @@ def fit_view(
     cloud = np.asarray(array, dtype=np.float64).reshape(-1, 3)
     if len(cloud) == 0:
         raise ValueError("fit_view: points must hold at least one point, got none")
+    check_finite("fit_view: points", cloud)
     view = View(azimuth, elevation, field_of_view=field_of_view, up=up)
     frame = view.frame()
     axes = np.stack([frame.right, frame.up, frame.back])
@@ -87,6 +88,13 @@ def fit_view(
         distance = 4 * float(reach.max())
     x, y, z = (float(value) for value in middle @ axes)
     return replace(view, target=(x, y, z), distance=max(distance, 1e-9))
+
+
+def check_finite(name: str, points: NDArray[np.floating]) -> None:
+    """Raise a ValueError that names the first point (P, 3) that is not finite."""
+    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{name} must be finite, got {points[bad[0]].tolist()} at {bad[0]}")
 
 
 def camera_rays(view: View, frame: Frame, height: int, width: int) -> tuple[Array, Array]:

@@ -32,7 +32,7 @@ from diffiso.view._shading import (
     shade,
     surface_at,
 )
-from diffiso.view.cameras import View, camera_rays, fit_view
+from diffiso.view.cameras import View, camera_rays, check_finite, fit_view
 from diffiso.view.colors import CLAY, Color, linear_of_srgb, srgb_of_linear
 
 Image = NDArray[np.uint8]
@@ -70,7 +70,8 @@ def render(
         rays: Sky rays and light rays at each hit.
 
     Raises:
-        ValueError: If size, samples or rays are not positive, or colours are not (V, 3) in [0, 1].
+        ValueError: If size, samples or rays are not positive, a vertex is not finite, or colours
+            are not (V, 3) in [0, 1].
         ImportError: If the extra `pipelines` is not installed.
 
     Example:
@@ -122,7 +123,8 @@ def render_views(
         rays: Sky rays and light rays at each hit.
 
     Raises:
-        ValueError: If size, samples or rays are not positive, or colours are not (V, 3) in [0, 1].
+        ValueError: If size, samples or rays are not positive, a vertex is not finite, or colours
+            are not (V, 3) in [0, 1].
         ImportError: If the extra `pipelines` is not installed.
 
     Example:
@@ -139,6 +141,7 @@ def render_views(
             f"got {height} x {width}, {samples} and {rays}"
         )
     vertices, faces = mesh.numpy()
+    check_finite("render: vertices", vertices)
     reflectance = single(np.array(color))
     if colors is not None:
         reflectance = _vertex_reflectance(colors, len(vertices))

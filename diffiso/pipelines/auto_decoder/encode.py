@@ -16,7 +16,6 @@ from diffiso import view
 from diffiso.io import MESH_SUFFIXES, check_output, save_image, save_mesh
 from diffiso.losses import clamped_l1
 from diffiso.pipelines.auto_decoder.data import (
-    Normalize,
     SampleSettings,
     draw_samples,
     read_shape,
@@ -34,7 +33,6 @@ class EncodeSettings:
         checkpoint: Folder or checkpoint of `diffiso train`.
         mesh: A closed mesh.
         output: Mesh file to write; the picture and the report stand beside it.
-        normalize: How the mesh is brought into the frame; as in training.
         samples: Where signed distances are measured.
         steps: Optimisation steps of the code, the network at rest.
         points: Points of each step.
@@ -54,7 +52,6 @@ class EncodeSettings:
     checkpoint: str
     mesh: str
     output: str = "encoded.ply"
-    normalize: Normalize = "sphere"
     samples: SampleSettings = field(
         # DeepSDF's for tests: coarser than in training, for the code must be found from afar.
         default_factory=lambda: SampleSettings(
@@ -118,7 +115,7 @@ def find_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> 
     Raises:
         RuntimeError: If the code is not finite.
     """
-    decoder = model.decoder.eval()
+    decoder = model.decoder
     samples = samples.to(model.codes.weight)
     draw = step_generator(settings.seed, 3)
     if settings.start == "learned":
@@ -131,7 +128,8 @@ def find_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> 
     for _ in track(range(settings.steps), "searching the code"):
         index = torch.randint(len(samples), (settings.points,), generator=draw)
         batch = samples[index.to(samples.device)]
-        loss = clamped_l1(decoder(batch[:, :3], code), batch[:, 3], settings.clamp or None)
+        found = decoder.evaluate(batch[:, :3], code, dropout=0.0)
+        loss = clamped_l1(found, batch[:, 3], settings.clamp or None)
         loss = loss + settings.code_penalty * code.square().sum()
         (code.grad,) = torch.autograd.grad(loss, code)
         optimizer.step()
@@ -145,14 +143,16 @@ def find_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> 
 def _best_learned_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> Tensor:
     """Return a copy of the learned code with the smallest loss on samples (N, 4)."""
     losses = [
-        clamped_l1(model.decoder(samples[:, :3], code), samples[:, 3], settings.clamp or None)
-        for code in model.codes.weight
+        clamped_l1(model.field(index)(samples[:, :3]), samples[:, 3], settings.clamp or None)
+        for index in range(len(model.names))
     ]
     return model.codes.weight[int(torch.stack(losses).argmin())].clone().requires_grad_()
 
 
 def encode(settings: EncodeSettings, say: Callable[[str], None] = print) -> EncodeResult:
     """Find the code of a mesh and write its surface, a picture and a report.
+
+    The mesh is brought into the frame as those that were learned.
 
     Args:
         settings: What to do.
@@ -166,17 +166,23 @@ def encode(settings: EncodeSettings, say: Callable[[str], None] = print) -> Enco
     """
     seed_all(settings.seed)
     report = Report("encode", settings)
-    output = check_output(settings.output, MESH_SUFFIXES)
+    output = check_output(settings.output, MESH_SUFFIXES, inputs=[settings.mesh])
     picture = check_output(output.with_suffix(".png")) if settings.picture else None
     summary = check_output(output.with_suffix(".json"))
     model = AutoDecoder.load(settings.checkpoint)
     say(f"decoder   {settings.checkpoint}: {len(model.names)} shapes")
-    shape = read_shape(settings.mesh, Path(settings.mesh).stem, settings.normalize)
+    shape = read_shape(settings.mesh, Path(settings.mesh).stem, model.normalize)
     samples = draw_samples(shape, settings.samples, step_generator(settings.seed, 4))
     report.lap("samples")
     code = find_code(model, samples, settings)
     say(f"code      norm {float(code.norm()):.3g}; {report.lap('code'):.0f} s")
-    result = judge(model.decoder.field(code), shape, settings.resolution, settings.distance_samples)
+    result = judge(
+        model.decoder.field(code),
+        shape,
+        settings.resolution,
+        settings.distance_samples,
+        settings.seed,
+    )
     if result.distance is None:
         raise RuntimeError(f"encode: {settings.mesh}: the code that was found has no surface")
     say(f"distance  {result.distance}")

@@ -10,6 +10,7 @@ from torch import nn
 from diffiso.fields import DecoderSettings, DeepSdfDecoder, LatentField, LatentTable
 from diffiso.io import StrPath
 from diffiso.metrics import Frame
+from diffiso.pipelines.auto_decoder.data import Normalize
 from diffiso.run import load_checkpoint, load_weights
 
 CHECKPOINT = "checkpoint.pt"
@@ -22,18 +23,26 @@ class AutoDecoder(nn.Module):
         settings: The decoder's.
         names: One name a shape.
         frames: Each shape's way from world units into the frame of [-1, 1]^3.
+        normalize: How shapes are brought there.
 
     Attributes:
         decoder: (points, code) to signed distances, in the frame of [-1, 1]^3.
         codes: (S, L) latent codes.
     """
 
-    def __init__(self, settings: DecoderSettings, names: list[str], frames: list[Frame]) -> None:
+    def __init__(
+        self,
+        settings: DecoderSettings,
+        names: list[str],
+        frames: list[Frame],
+        normalize: Normalize = "sphere",
+    ) -> None:
         super().__init__()
         self.decoder = DeepSdfDecoder(settings)
         self.codes = LatentTable(len(names), settings.latent_size)
         self.names = names
         self.frames = frames
+        self.normalize = normalize
 
     def field(self, shape: str | int) -> LatentField:
         """Return a shape's field, a callable (P, 3) -> (P,), in the frame of [-1, 1]^3.
@@ -73,7 +82,8 @@ class AutoDecoder(nn.Module):
             frames = [
                 Frame((center[0], center[1], center[2]), scale) for center, scale in state["frames"]
             ]
-            model = AutoDecoder(settings, list(state["names"]), frames)
+            normalize = state["settings"]["normalize"]
+            model = AutoDecoder(settings, list(state["names"]), frames, normalize)
             weights = state["model"]
         except (KeyError, TypeError) as error:
             raise ValueError(

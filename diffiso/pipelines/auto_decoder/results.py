@@ -35,7 +35,7 @@ class ShapeResult(NamedTuple):
 
 @torch.no_grad()
 def judge(
-    field: Field, shape: TrainingShape, resolution: int, samples: int, seed: int = 0
+    field: Field, shape: TrainingShape, resolution: int, samples: int, seed: int
 ) -> ShapeResult:
     """Return the surface of a shape's field and its distance from the shape's mesh.
 

@@ -24,8 +24,8 @@ class TrainSettings:
         normalize: "sphere" moves every shape into the unit sphere, "none" takes them as they are.
         decoder: The network.
         samples: Where signed distances are measured.
-        epochs: Passes through all shapes; counts instead of `steps` where given.
-        steps: Optimisation steps.
+        epochs: Passes through all shapes; given instead of `steps`.
+        steps: Optimisation steps; by default 4,000, or what `epochs` take.
         shapes_per_batch: Shapes in each step, at most all.
         points_per_shape: Points of each shape in each step, half inside and half outside.
         clamp: Distances beyond it count as equal; 0 clamps nothing.
@@ -56,7 +56,7 @@ class TrainSettings:
     )
     samples: SampleSettings = field(default_factory=SampleSettings)
     epochs: int | None = None
-    steps: int = 4000
+    steps: int | None = None
     shapes_per_batch: int = 8
     points_per_shape: int = 1024
     clamp: float = 0.1
@@ -96,6 +96,11 @@ class TrainSettings:
             ),
             not_negative=("clamp", "code_penalty", "code_ramp", "seed"),
         )
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(
+                "TrainSettings: steps must be left out where epochs are given (null unsets them), "
+                f"got {self.steps} steps and {self.epochs} epochs"
+            )
         if self.points_per_shape % 2:
             raise ValueError(
                 f"TrainSettings: points_per_shape must be even, got {self.points_per_shape}"

@@ -45,21 +45,24 @@ def train(settings: TrainSettings, say: Callable[[str], None] = print) -> TrainR
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If no mesh can be used, a setting is not possible, or the run to resume is
-            another one.
+        ValueError: If no mesh can be used, a setting is not possible, the output lies within the
+            source, or the run to resume is another one.
         OSError: If an output cannot be written.
-        RuntimeError: If the loss is not finite.
+        RuntimeError: If the loss or a weight is not finite.
     """
-    output = check_output_folder(settings.output)
-    checkpoint = check_output(output / CHECKPOINT)
-    if checkpoint.is_file() and not settings.resume:
-        raise ValueError(
-            f"{checkpoint}: output must be a folder without a checkpoint, or resume be set to go on"
-        )
+    output = Path(settings.output)
+    checkpoint = output / CHECKPOINT
     report = Report("train", settings)
     with processes(settings.device) as group:
         tell = say if group.is_first else lambda line: None
         with group.together():
+            if group.is_first:
+                _check(settings)
+            if settings.points_per_shape < group.size:
+                raise ValueError(
+                    "train: points_per_shape must be at least one for each process, "
+                    f"got {settings.points_per_shape} for {group.size}"
+                )
             folder = read_mesh_folder(settings.source, settings.normalize, tell)
             tell(f"shapes    {len(folder.shapes)} of {settings.source}")
         state = _learn(settings, folder, checkpoint, group, tell, report)
@@ -72,9 +75,13 @@ def train(settings: TrainSettings, say: Callable[[str], None] = print) -> TrainR
     results = []
     for shape in track(folder.shapes, "extracting shapes"):
         result = judge(
-            model.field(shape.name), shape, settings.resolution, settings.distance_samples
+            model.field(shape.name),
+            shape,
+            settings.resolution,
+            settings.distance_samples,
+            settings.seed,
         )
-        path = check_output(output / "shapes" / f"{shape.name}.ply")
+        path = output / "shapes" / f"{shape.name}.ply"
         report.files.append(str(save_mesh(path, shape.frame.inverse().mesh(result.mesh))))
         results.append(result)
     report.lap("extraction")
@@ -95,6 +102,25 @@ def train(settings: TrainSettings, say: Callable[[str], None] = print) -> TrainR
     path = report.write(output / "report.json")
     tell(f"wrote     {output}/: {CHECKPOINT}, loss.png, shapes.png, shapes/, report.json")
     return TrainResult(model, results, path)
+
+
+def _check(settings: TrainSettings) -> None:
+    """Find before the work starts what would stop it in the end."""
+    output, source = check_output_folder(settings.output), Path(settings.source)
+    for name in (CHECKPOINT, "loss.png", "shapes.png", "report.json"):
+        check_output(output / name)
+    for name in ("samples", "shapes"):
+        check_output_folder(output / name)
+    if output.resolve().is_relative_to(source.resolve()):
+        raise ValueError(
+            f"{output}: output must lie outside the source, whose meshes are all learned, "
+            f"got a folder in {source}"
+        )
+    if (output / CHECKPOINT).is_file() and not settings.resume:
+        raise ValueError(
+            f"{output / CHECKPOINT}: output must be a folder without a checkpoint, "
+            "or resume be set to go on"
+        )
 
 
 def _learn(

@@ -32,6 +32,7 @@ from diffiso.run import (
     track,
 )
 
+_STEPS = 4000  # unless told otherwise
 _RECORD_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 _SAVE_EVERY = 20.0  # seconds between checkpoints
 _WARM_UP = 100  # steps until the cosine schedule is at its largest rate
@@ -62,9 +63,11 @@ class TrainState:
     ) -> TrainState:
         """Return the state before the first step, which the seed decides."""
         torch.manual_seed(settings.seed)
-        model = AutoDecoder(settings.decoder, [s.name for s in shapes], [s.frame for s in shapes])
+        names, frames = [shape.name for shape in shapes], [shape.frame for shape in shapes]
+        model = AutoDecoder(settings.decoder, names, frames, settings.normalize)
         deviation = settings.code_deviation / math.sqrt(settings.decoder.latent_size)
         nn.init.normal_(model.codes.weight, std=deviation)
+        model.codes.limit_norms(settings.code_norm)  # so that no step moves codes of other shapes
         model.to(device)
         # Adam for sparse gradients: a code rests, momentum and all, while its shape does.
         return TrainState(
@@ -128,7 +131,9 @@ class TrainState:
 def steps_of(settings: TrainSettings, shapes: int) -> tuple[int, int]:
     """Return the number of steps of a run, and how many of them are an epoch."""
     an_epoch = math.ceil(shapes / min(shapes, settings.shapes_per_batch))
-    return (settings.steps if settings.epochs is None else settings.epochs * an_epoch), an_epoch
+    if settings.epochs is not None:
+        return settings.epochs * an_epoch, an_epoch
+    return (_STEPS if settings.steps is None else settings.steps), an_epoch
 
 
 def rate(settings: TrainSettings, step: int, steps: int, epoch: int) -> float:
@@ -197,7 +202,7 @@ def train_steps(
         save: Writes a checkpoint.
 
     Raises:
-        RuntimeError: If the loss is not finite.
+        RuntimeError: If the loss or a weight is not finite; what was saved before stays.
     """
     inside = (samples[..., 3] < 0).sum(dim=1).cpu()
     steps, an_epoch = steps_of(settings, len(samples))
@@ -218,12 +223,14 @@ def train_steps(
                 parameters["lr"] = largest * share
         ids, batch = draw_batch(samples, inside, settings, step)
         batch = batch[:, group.rank :: group.size]
+        # The mean over processes shall be that over all points, however these are parted.
+        part = batch.shape[1] * group.size / settings.points_per_shape
         codes = table[ids].detach().requires_grad_()
         ramp = min(1.0, step / an_epoch / settings.code_ramp) if settings.code_ramp else 1.0
         # The dropout of a step, too, depends on the seed and the step alone.
         torch.manual_seed(step_seed(settings.seed, step, group.rank))
-        loss = clamped_l1(decoder(batch[..., :3], codes), batch[..., 3], settings.clamp or None)
-        loss = loss + settings.code_penalty * ramp * codes.square().sum(dim=1).mean()
+        error = clamped_l1(decoder(batch[..., :3], codes), batch[..., 3], settings.clamp or None)
+        loss = part * error + settings.code_penalty * ramp * codes.square().sum(dim=1).mean()
         state.decoder_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         assert codes.grad is not None
@@ -249,6 +256,18 @@ def train_steps(
             since = state.step
             progress.say(f"loss {mean:.2e}")
             if time.monotonic() - saved > _SAVE_EVERY:
+                _check_weights(state)
                 save()
                 saved = time.monotonic()
+    _check_weights(state)
     save()
+
+
+def _check_weights(state: TrainState) -> None:
+    """Refuse weights that are not finite: a last step can break them with a loss still finite."""
+    for name, weight in state.model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise RuntimeError(
+                f"train: weights must stay finite, got {name} that is not at step {state.step}; "
+                "a smaller learning_rate may help"
+            )
