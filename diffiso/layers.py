@@ -60,7 +60,13 @@ class IsoSurface(nn.Module):
         self.memory_budget = memory_budget
         self.band: Band | NarrowBand | None
         if band == "warm":
-            self.band = NarrowBand(lower, upper, resolution, memory_budget=memory_budget)
+            self.band = NarrowBand(
+                lower,
+                upper,
+                resolution,
+                close_boundary=close_boundary,
+                memory_budget=memory_budget,
+            )
         else:
             self.band = band
 

@@ -67,6 +67,72 @@ def marching_cubes(
         >>> surface.vertices.shape, surface.faces.shape
         (torch.Size([6, 3]), torch.Size([8, 3]))
     """
+    return _extract(values, level, lower, spacing, close_boundary)[0]
+
+
+def marching_cubes_bricks(
+    values: Tensor,
+    table: Tensor,
+    level: Tensor,
+    nodes: Sequence[int],
+    lower: Sequence[float] = (0.0, 0.0, 0.0),
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+) -> ExtractedSurface:
+    """Return the surface of the dense grid that some bricks stand for, brick by brick.
+
+    Args:
+        values: `(R, 8, 8, 8)` samples; what lies beyond `nodes` counts for nothing.
+        table: `(TX, TY, TZ)` which brick stands where, -1 for none: all nodes there are absent.
+            The op's `coordinates` say the same and are left out.
+        level: `(1,)`; `value < level` is inside.
+        nodes: Number of nodes of the box along x, y, z.
+        lower: World position of node (0, 0, 0).
+        spacing: World distance between neighbouring nodes along x, y, z.
+
+    Returns:
+        The surface of `marching_cubes`, in another order. Vertices are ordered by the brick of
+        their edge's lower node, then axis, then that node (i, j, k); faces by the brick of their
+        cell's lower node, then cell (i, j, k), then as in the table.
+
+    Example:
+        >>> values = torch.ones(2, 8, 8, 8)
+        >>> values[0, 7, 1, 1] = -1
+        >>> surface = marching_cubes_bricks(
+        ...     values, torch.tensor([[[0]], [[1]]]), torch.zeros(1), (16, 8, 8)
+        ... )
+        >>> surface.vertices.shape, surface.faces.shape
+        (torch.Size([6, 3]), torch.Size([8, 3]))
+    """
+    absent = values.new_full((1, *values.shape[1:]), math.nan)
+    stored = torch.cat((values, absent))[table.long()].permute(0, 3, 1, 4, 2, 5)
+    x, y, z = nodes
+    dense = stored.reshape([8 * tiles for tiles in table.shape])[:x, :y, :z]
+    surface, cells = _extract(dense[None], level, lower, spacing, False)
+
+    node = surface.edges // 3
+    places = torch.stack((node // (y * z), node // z % y, node % z), dim=1)
+
+    def rank(places: Tensor, group: Tensor | int) -> Tensor:
+        brick = table[(places // 8).unbind(1)].long()
+        i, j, k = (places % 8).unbind(1)
+        return (((brick * 3 + group) * 8 + i) * 8 + j) * 8 + k
+
+    order = rank(places, surface.edges % 3).argsort()
+    face_order = rank(cells[:, 1:], 0).argsort(stable=True)
+    faces = order.argsort()[surface.faces[face_order]]
+    return surface._replace(
+        vertices=surface.vertices[order], faces=faces, edges=surface.edges[order]
+    )
+
+
+def _extract(
+    values: Tensor,
+    level: Tensor,
+    lower: Sequence[float],
+    spacing: Sequence[float],
+    close_boundary: bool,
+) -> tuple[ExtractedSurface, Tensor]:
+    """Return the packed surfaces, and the cell `(F, 4)` of each face: b, i, j, k."""
     compute = torch.float64 if values.dtype == torch.float64 else torch.float32
     samples = values.to(compute)
     level = level.to(compute)
@@ -104,14 +170,15 @@ def marching_cubes(
     origin, step = fraction.new_tensor(lower), fraction.new_tensor(spacing)
     vertices = origin + (place + along * fraction[:, None]) * step
 
-    faces, faces_per_grid = _faces(inside_corners, present, vertex_of)
-    return ExtractedSurface(
+    faces, cell_of_face, faces_per_grid = _faces(inside_corners, present, vertex_of)
+    surface = ExtractedSurface(
         vertices.to(compute),
         faces,
         3 * node + axis_of,
         _offsets(exists.flatten(1).sum(dim=1)),
         _offsets(faces_per_grid),
     )
+    return surface, cell_of_face
 
 
 def _corner_views(nodes: Tensor) -> list[Tensor]:
@@ -139,8 +206,8 @@ def _crossing_fraction(
 
 def _faces(
     inside_corners: list[Tensor], present: Tensor, vertex_of: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the faces in the order of their cells, and how many each grid has."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the faces in the order of their cells, those cells, and how many each grid has."""
     tables = _C.marching_cubes_tables()
     count = torch.tensor(tables["triangle_count"])
     triangles = torch.tensor(tables["triangle_edges"])[:, :15].view(256, 5, 3)
@@ -151,9 +218,11 @@ def _faces(
     cells = (count[case] > 0).nonzero()
     case_of_cell = case[tuple(cells.unbind(1))]
     used = torch.arange(5) < count[case_of_cell][:, None]
-    batch, i, j, k = cells[used.nonzero()[:, 0]].T[:, :, None]
+    cell_of_face = cells[used.nonzero()[:, 0]]
+    batch, i, j, k = cell_of_face.T[:, :, None]
     axis, dx, dy, dz = edge[triangles[case_of_cell][used]].unbind(-1)
-    return vertex_of[batch, i + dx, j + dy, axis, k + dz], count[case].flatten(1).sum(dim=1)
+    faces = vertex_of[batch, i + dx, j + dy, axis, k + dz]
+    return faces, cell_of_face, count[case].flatten(1).sum(dim=1)
 
 
 def _offsets(counts: Tensor) -> Tensor:

@@ -92,6 +92,19 @@ def test_bricks(generator):
     check_compiled(sample, [(v, points.clone()) for v in grids(generator, 2, 8, 8, 8)])
 
 
+def test_marching_cubes_of_bricks(generator):
+    coordinates = torch.tensor([[0, 0, 0], [1, 0, 0]])
+    bricks = BrickGrid.from_bricks(torch.zeros(2, 8, 8, 8), coordinates, (16, 7, 8))
+
+    def extract(values, level):
+        grid = dataclasses.replace(bricks, values=values)
+        mesh = marching_cubes(grid, level, return_edges=True)
+        return mesh.vertices, mesh.faces, mesh.edges
+
+    cases = [(v, torch.zeros((), dtype=torch.float64)) for v in grids(generator, 2, 8, 8, 8)]
+    check_compiled(extract, cases)
+
+
 def surface_and_samples(grid, points):
     mesh = marching_cubes(grid)
     return mesh.vertices, mesh.faces, *sample_grid(grid, points)

@@ -6,6 +6,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from diffiso import Mesh
+
 AXIS = torch.eye(3, dtype=torch.int64)
 
 
@@ -138,3 +140,25 @@ def face_segments(faces: Tensor, edges: Tensor, lattice: tuple[int, int, int]) -
     mids = 2 * place + AXIS[axis]
     ways = directed_edges(faces)
     return edges[ways[in_cell_face(mids[ways[:, 0]], mids[ways[:, 1]])]]
+
+
+def assert_same_surface(actual: Mesh, expected: Mesh) -> None:
+    """Assert that two meshes with edges are one, whatever the order of vertices and faces.
+
+    The same grid edges, on each the same position to the last bit, and the same faces between them,
+    each with its winding.
+    """
+    edges, order = actual.edges.sort()
+    expected_edges, expected_order = expected.edges.sort()
+    assert torch.equal(edges, expected_edges)
+    assert torch.equal(actual.vertices[order], expected.vertices[expected_order])
+    triples = []
+    for mesh in (actual, expected):
+        corners = mesh.edges[mesh.faces.long()]
+        # Where a face begins says nothing; with its smallest edge first the winding remains.
+        first = corners.argmin(dim=1, keepdim=True)
+        turned = corners.gather(1, (first + torch.arange(3)) % 3)
+        for column in (2, 1, 0):
+            turned = turned[turned[:, column].argsort(stable=True)]
+        triples.append(turned)
+    assert torch.equal(*triples)

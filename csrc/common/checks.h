@@ -176,20 +176,38 @@ inline void check_lengths(const std::vector<double>& lengths) {
         lengths.size());
 }
 
+// Of both kinds of marching cubes.
+inline void check_samples_and_level(const char* op, const Tensor& values, const Tensor& level) {
+  const DType dtype = values.scalar_type();
+  check(is_floating(dtype) || dtype == DType::Half || dtype == DType::BFloat16, op,
+        ": values must be torch.float16, bfloat16, float32 or float64, got ", dtype_name(dtype));
+  check_same_device(op, values, "level", level);
+  check_dtype(op, "level", level, compute_dtype(dtype));
+  check(level.is_contiguous(), op, ": level must be contiguous");
+}
+
 inline GridShape check_marching_cubes(const Tensor& values, const Tensor& level,
                                       const std::vector<double>& lower,
                                       const std::vector<double>& spacing) {
   const char* op = "marching_cubes";
-  const DType dtype = values.scalar_type();
-  check(is_floating(dtype) || dtype == DType::Half || dtype == DType::BFloat16, op,
-        ": values must be torch.float16, bfloat16, float32 or float64, got ", dtype_name(dtype));
+  check_samples_and_level(op, values, level);
   const GridShape grid = check_grid(op, values, lower, spacing);
-  check_same_device(op, values, "level", level);
-  check_dtype(op, "level", level, compute_dtype(dtype));
-  check(level.is_contiguous(), op, ": level must be contiguous");
   check(level.dim() == 1 && level.size(0) == grid.batch, op, ": level must be a number or (B,) = (",
         grid.batch, ",), got ", shape_of(level));
   return grid;
+}
+
+inline BrickShape check_marching_cubes_bricks(const Tensor& values, const Tensor& table,
+                                              const Tensor& coordinates, const Tensor& level,
+                                              const std::vector<int64_t>& nodes,
+                                              const std::vector<double>& lower,
+                                              const std::vector<double>& spacing) {
+  const char* op = "marching_cubes";
+  check_samples_and_level(op, values, level);
+  const BrickShape bricks = check_bricks(op, values, table, coordinates, nodes, lower, spacing);
+  check(level.dim() == 1 && level.size(0) == 1, op,
+        ": level must be a number or (1,) for bricks, got ", shape_of(level));
+  return bricks;
 }
 
 inline void check_level_is_number(bool nan) {
@@ -202,12 +220,8 @@ inline void check_index_range(int64_t vertices, bool int32_faces) {
         "; use torch.int64");
 }
 
-inline GridShape check_marching_cubes_backward(const Tensor& grad_vertices, const Tensor& values,
-                                               const Tensor& level, const Tensor& edges,
-                                               const Tensor& vertex_offsets,
-                                               const std::vector<double>& spacing) {
-  const char* op = "marching_cubes_backward";
-  const GridShape grid = check_marching_cubes(values, level, {0, 0, 0}, spacing);
+inline void check_vertices_and_edges(const char* op, const Tensor& values,
+                                     const Tensor& grad_vertices, const Tensor& edges) {
   check_same_device(op, values, "grad_vertices", grad_vertices);
   check_dtype(op, "grad_vertices", grad_vertices, compute_dtype(values.scalar_type()));
   check(grad_vertices.dim() == 2 && grad_vertices.size(1) == 3 && grad_vertices.is_contiguous(), op,
@@ -216,12 +230,33 @@ inline GridShape check_marching_cubes_backward(const Tensor& grad_vertices, cons
   check_dtype(op, "edges", edges, DType::Long);
   check(edges.dim() == 1 && edges.size(0) == grad_vertices.size(0) && edges.is_contiguous(), op,
         ": edges must be contiguous (V,) as grad_vertices, got ", shape_of(edges));
+}
+
+inline GridShape check_marching_cubes_backward(const Tensor& grad_vertices, const Tensor& values,
+                                               const Tensor& level, const Tensor& edges,
+                                               const Tensor& vertex_offsets,
+                                               const std::vector<double>& spacing) {
+  const char* op = "marching_cubes_backward";
+  const GridShape grid = check_marching_cubes(values, level, {0, 0, 0}, spacing);
+  check_vertices_and_edges(op, values, grad_vertices, edges);
   check_same_device(op, values, "vertex_offsets", vertex_offsets);
   check_dtype(op, "vertex_offsets", vertex_offsets, DType::Long);
   check(vertex_offsets.dim() == 1 && vertex_offsets.size(0) == grid.batch + 1, op,
         ": vertex_offsets must be (B + 1,), got ", shape_of(vertex_offsets));
   check(vertex_offsets.is_contiguous(), op, ": vertex_offsets must be contiguous");
   return grid;
+}
+
+inline BrickShape check_marching_cubes_bricks_backward(const Tensor& grad_vertices,
+                                                       const Tensor& values, const Tensor& table,
+                                                       const Tensor& coordinates,
+                                                       const Tensor& level, const Tensor& edges,
+                                                       const std::vector<int64_t>& nodes,
+                                                       const std::vector<double>& spacing) {
+  const BrickShape bricks =
+      check_marching_cubes_bricks(values, table, coordinates, level, nodes, {0, 0, 0}, spacing);
+  check_vertices_and_edges("marching_cubes_bricks_backward", values, grad_vertices, edges);
+  return bricks;
 }
 
 inline void check_sampled(const char* op, const Tensor& values, const Tensor& points) {

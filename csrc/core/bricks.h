@@ -3,8 +3,8 @@
 // A node is stored once, in its own brick; a cell belongs to the brick of its lower node and
 // reaches into the bricks above it. What is in no brick is absent, as if it were NaN.
 //
-// Masks have a bit per node, or per cell by its lower node: eight words a brick, word x with bit 8 *
-// y + z.
+// Masks have a bit per node, or per cell by its lower node: eight words a brick, word x with bit
+// 8 * y + z.
 #pragma once
 
 #include "core/grid.h"
@@ -93,9 +93,10 @@ DIFFISO_HD uint64_t previous_in_y(uint64_t word, uint64_t beyond) {
 }
 
 // A word of a mask around a brick: bit (y, z) is node (x + dx, y + dy, z + dz) of the brick, each
-// step -1, 0 or 1, and x + dx from -8 to 15.
-DIFFISO_HD uint64_t shifted_word(const uint64_t* masks, const BrickHood& hood, int x, int dx,
-                                 int dy, int dz) {
+// step -1, 0 or 1, and x + dx from -8 to 15. A Hood has the bricks that are asked for.
+template <typename Hood>
+DIFFISO_HD uint64_t shifted_word(const uint64_t* masks, const Hood& hood, int x, int dx, int dy,
+                                 int dz) {
   const int plane = x + dx;
   const int bx = plane < 0 ? -1 : plane >= kBrickSize ? 1 : 0;
   const int w = plane & 7;
@@ -111,7 +112,8 @@ DIFFISO_HD uint64_t shifted_word(const uint64_t* masks, const BrickHood& hood, i
   return dy == 0 ? of_y[0] : dy > 0 ? next_in_y(of_y[0], of_y[1]) : previous_in_y(of_y[0], of_y[1]);
 }
 
-// Bits (y, z) of a word whose place lies in a box of some size that begins at 0: bit 0 is at (x, y, z).
+// Bits (y, z) of a word whose place lies in a box of some size that begins at 0: bit 0 is at
+// (x, y, z).
 DIFFISO_HD uint64_t box_word(const int64_t size[3], int64_t x, int64_t y, int64_t z) {
   if (x < 0 || x >= size[0]) return 0;
   if (y >= 0 && z >= 0 && y + kBrickSize <= size[1] && z + kBrickSize <= size[2]) {

@@ -48,6 +48,17 @@ struct CellEdgeIds {
         id[8 + g] = static_cast<index_t>(id[g] + static_cast<index_t>(crossed[g] >> k & 1));
     }
   }
+
+  DIFFISO_HD index_t operator[](int edge) const { return id[edge]; }
+};
+
+// The same for every cell of a word.
+template <typename index_t>
+struct WordEdgeIds {
+  const uint64_t* crossed;  // (8,)
+  const int64_t* begin;     // (8,)
+
+  DIFFISO_HD CellEdgeIds<index_t> operator()(int k) const { return {crossed, begin, k}; }
 };
 
 DIFFISO_HD int count_triangles(const CellWord& cells) {
@@ -59,18 +70,17 @@ DIFFISO_HD int count_triangles(const CellWord& cells) {
   return count;
 }
 
-// Writes the faces of one word's cells at `out`; returns where the next word's go. `crossed` and
-// `begin` are as for CellEdgeIds.
-template <typename index_t>
-DIFFISO_HD index_t* write_faces(const CellWord& cells, const uint64_t crossed[8],
-                                const int64_t begin[8], index_t* out) {
+// Writes the faces of one word's cells at `out`; returns where the next word's go. ids_of(k)[e] is
+// the id of the vertex on edge e of cell k.
+template <typename index_t, typename IdsOf>
+DIFFISO_HD index_t* write_faces(const CellWord& cells, const IdsOf& ids_of, index_t* out) {
   const MarchingCubesTables& tables = marching_cubes_tables();
   for (uint64_t active = cells.active; active != 0; active &= active - 1) {
     const int k = lowest_bit(active);
     const int which = case_of(cells, k);
-    const CellEdgeIds<index_t> ids(crossed, begin, k);
+    const auto ids = ids_of(k);
     const int corners = 3 * tables.triangle_count[which];
-    for (int c = 0; c < corners; ++c) *out++ = ids.id[tables.triangle_edges[which][c]];
+    for (int c = 0; c < corners; ++c) *out++ = ids[tables.triangle_edges[which][c]];
   }
   return out;
 }
@@ -121,10 +131,22 @@ DIFFISO_HD GridEdge grid_edge(const GridShape& grid, const Lattice& lattice, Row
   return edge;
 }
 
-// World coordinate of a place along an axis, in nodes. In double, to be rounded once, whatever the
-// dtype.
-DIFFISO_HD double coordinate(const GridShape& grid, int axis, double place) {
-  return grid.lower[axis] + place * grid.spacing[axis];
+// World coordinate of a place along an axis of a box, in nodes. In double, to be rounded once,
+// whatever the dtype.
+template <typename Box>
+DIFFISO_HD double coordinate(const Box& box, int axis, double place) {
+  return box.lower[axis] + place * box.spacing[axis];
+}
+
+// The vertex a fraction t along the edge that begins at a node.
+template <typename scalar_t, typename Box>
+DIFFISO_HD Vec3<scalar_t> vertex_at(const Box& box, const int64_t node[3], int axis, double t) {
+  Vec3<scalar_t> vertex;
+  for (int a = 0; a < 3; ++a) {
+    const double place = static_cast<double>(node[a]) + (a == axis ? t : 0.0);
+    vertex[a] = static_cast<scalar_t>(coordinate(box, a, place));
+  }
+  return vertex;
 }
 
 // The vertex on a crossed edge. On an edge into the padding it is the real node: the cap lies on
@@ -139,12 +161,7 @@ DIFFISO_HD Vec3<scalar_t> edge_vertex(const GridShape& grid, const GridEdge& edg
     t = crossing(static_cast<scalar_t>(values[edge.node[0]]),
                  static_cast<scalar_t>(values[edge.node[1]]), level);
   }
-  Vec3<scalar_t> vertex;
-  for (int a = 0; a < 3; ++a) {
-    const double place = static_cast<double>(edge.position[a]) + (a == axis ? t : 0.0);
-    vertex[a] = static_cast<scalar_t>(coordinate(grid, a, place));
-  }
-  return vertex;
+  return vertex_at<scalar_t>(grid, edge.position, axis, t);
 }
 
 // The number by which callers know an edge: 3 * (flat lattice index of its lower node) + axis.
@@ -172,6 +189,19 @@ struct VertexPullBack {
   int64_t node[2];
   scalar_t value[2];
   scalar_t level;
+
+  // Nothing is passed on.
+  DIFFISO_HD static VertexPullBack none() { return {0, {-1, -1}, {0, 0}, 0}; }
+
+  // `along`: the gradient along the edge, per node.
+  template <typename value_t>
+  DIFFISO_HD void through(const value_t* values, scalar_t at_level, double along) {
+    const CrossingGradient gradient = crossing_gradient(
+        static_cast<scalar_t>(values[node[0]]), static_cast<scalar_t>(values[node[1]]), at_level);
+    value[0] = static_cast<scalar_t>(along * gradient.a);
+    value[1] = static_cast<scalar_t>(along * gradient.b);
+    level = static_cast<scalar_t>(along * gradient.level);
+  }
 };
 
 template <typename scalar_t, typename value_t>
@@ -179,19 +209,15 @@ DIFFISO_HD VertexPullBack<scalar_t> pull_back_vertex(const GridShape& grid, cons
                                                      int64_t id, const value_t* values,
                                                      const scalar_t* level,
                                                      Vec3<scalar_t> grad_vertex) {
+  using PullBack = VertexPullBack<scalar_t>;
   // An id that no edge has passes nothing on, rather than reading out of bounds.
-  if (id < 0 || id >= 3 * lattice.rows() * lattice.size[2]) return {0, {-1, -1}, {0, 0}, 0};
+  if (id < 0 || id >= 3 * lattice.rows() * lattice.size[2]) return PullBack::none();
   const LatticeEdge at = edge_from_id(lattice, id);
   const GridEdge edge = grid_edge(grid, lattice, at.row, at.k, at.axis);
-  VertexPullBack<scalar_t> out{at.axis, {edge.node[0], edge.node[1]}, {0, 0}, 0};
+  PullBack out{at.axis, {edge.node[0], edge.node[1]}, {0, 0}, 0};
   if (edge.node[0] < 0 || edge.node[1] < 0) return out;
-  const CrossingGradient gradient =
-      crossing_gradient(static_cast<scalar_t>(values[edge.node[0]]),
-                        static_cast<scalar_t>(values[edge.node[1]]), level[at.row.b]);
   const double along = static_cast<double>(grad_vertex[at.axis]) * grid.spacing[at.axis];
-  out.value[0] = static_cast<scalar_t>(along * gradient.a);
-  out.value[1] = static_cast<scalar_t>(along * gradient.b);
-  out.level = static_cast<scalar_t>(along * gradient.level);
+  out.through(values, level[at.row.b], along);
   return out;
 }
 

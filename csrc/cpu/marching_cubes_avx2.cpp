@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cpu/marching_cubes_bricks.h"
 #include "cpu/marching_cubes_rows.h"
 
 #ifdef __x86_64__
@@ -45,12 +46,37 @@ uint64_t pack_word(const value_t* values, scalar_t level, bool& nan) {
   return word;
 }
 
+template <typename value_t, typename scalar_t>
+uint64_t present_word(const value_t* values) {
+  uint64_t word = 0;
+  if constexpr (sizeof(scalar_t) == 8) {
+    for (int k = 0; k < 64; k += 4) {
+      const __m256d four = _mm256_loadu_pd(values + k);
+      word |= uint64_t(_mm256_movemask_pd(_mm256_cmp_pd(four, four, _CMP_ORD_Q))) << k;
+    }
+  } else {
+    for (int k = 0; k < 64; k += 8) {
+      const __m256 eight = load_eight(values + k);
+      word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(eight, eight, _CMP_ORD_Q))) << k;
+    }
+  }
+  return word;
+}
+
 #include "cpu/marching_cubes_loops.inl"
+//
+#include "cpu/marching_cubes_bricks_loops.inl"
 
 }  // namespace
 
 const RowLoops& row_loops_avx2() {
   static constexpr RowLoops loops = {"avx2", pack, count, emit_vertices, emit_faces};
+  return loops;
+}
+
+const BrickLoops& brick_loops_avx2() {
+  static constexpr BrickLoops loops = {pack_bricks, find_brick_cells, count_bricks,
+                                       emit_brick_vertices, emit_brick_faces};
   return loops;
 }
 

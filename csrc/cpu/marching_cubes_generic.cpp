@@ -2,14 +2,26 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "cpu/marching_cubes_bricks.h"
 #include "cpu/marching_cubes_rows.h"
 
 namespace diffiso {
 namespace {
 
+// Bytes that are 0 or 1 as bits, eight at a time by one product: compilers vectorise the loops that
+// make the bytes.
+uint64_t word_of(const uint8_t bytes[64]) {
+  uint64_t word = 0;
+  for (int byte = 0; byte < 8; ++byte) {
+    uint64_t eight = 0;
+    for (int k = 0; k < 8; ++k) eight |= uint64_t{bytes[8 * byte + k]} << (8 * k);
+    word |= (eight * 0x0102040810204080u >> 56) << (8 * byte);
+  }
+  return word;
+}
+
 template <typename value_t, typename scalar_t>
 uint64_t pack_word(const value_t* values, scalar_t level, bool& nan) {
-  // Bytes first, in a loop that compilers vectorise; then eight bytes to eight bits by one product.
   uint8_t inside[64], absent = 0;
   for (int k = 0; k < 64; ++k) {
     const scalar_t value = static_cast<scalar_t>(values[k]);
@@ -17,16 +29,33 @@ uint64_t pack_word(const value_t* values, scalar_t level, bool& nan) {
     absent |= value != value;
   }
   nan |= absent != 0;
-  uint64_t word = 0;
-  for (int byte = 0; byte < 8; ++byte) {
-    uint64_t eight = 0;
-    for (int k = 0; k < 8; ++k) eight |= uint64_t{inside[8 * byte + k]} << (8 * k);
-    word |= (eight * 0x0102040810204080u >> 56) << (8 * byte);
+  return word_of(inside);
+}
+
+template <typename value_t, typename scalar_t>
+uint64_t present_word(const value_t* values) {
+  uint8_t present[64];
+  for (int k = 0; k < 64; ++k) {
+    const scalar_t value = static_cast<scalar_t>(values[k]);
+    present[k] = value == value;
   }
-  return word;
+  return word_of(present);
 }
 
 #include "cpu/marching_cubes_loops.inl"
+//
+#include "cpu/marching_cubes_bricks_loops.inl"
+
+#ifdef __x86_64__
+// Whether this processor runs the loops for AVX2, and nobody asked for plain ones.
+bool takes_avx2() {
+  __builtin_cpu_init();
+  const char* wanted = std::getenv("DIFFISO_SIMD");
+  const bool plain = wanted != nullptr && std::string_view(wanted) == "generic";
+  return !plain && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
+         __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("f16c");
+}
+#endif
 
 }  // namespace
 
@@ -35,17 +64,28 @@ const RowLoops& row_loops_generic() {
   return loops;
 }
 
-const RowLoops& row_loops() {
+const BrickLoops& brick_loops_generic() {
+  static constexpr BrickLoops loops = {pack_bricks, find_brick_cells, count_bricks,
+                                       emit_brick_vertices, emit_brick_faces};
+  return loops;
+}
+
 #ifdef __x86_64__
-  __builtin_cpu_init();
-  const char* wanted = std::getenv("DIFFISO_SIMD");
-  const bool plain = wanted != nullptr && std::string_view(wanted) == "generic";
-  if (!plain && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
-      __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("f16c")) {
-    return row_loops_avx2();
-  }
-#endif
+const RowLoops& row_loops() {
+  return takes_avx2() ? row_loops_avx2() : row_loops_generic();
+}
+
+const BrickLoops& brick_loops() {
+  return takes_avx2() ? brick_loops_avx2() : brick_loops_generic();
+}
+#else
+const RowLoops& row_loops() {
   return row_loops_generic();
 }
+
+const BrickLoops& brick_loops() {
+  return brick_loops_generic();
+}
+#endif
 
 }  // namespace diffiso

@@ -245,7 +245,7 @@ struct FaceWriter {
   void write(const SignWords& signs, int64_t w, const CellWord& cells) {
     uint64_t crossed[8];
     for (int g = 0; g < 8; ++g) crossed[g] = crossed_edges(signs, p.lattice, row, w, cells, g);
-    out = write_faces(cells, crossed, next_id, out);
+    out = write_faces(cells, WordEdgeIds<index_t>{crossed, next_id}, out);
     for (int g = 0; g < 8; ++g) next_id[g] += popcount(crossed[g]);
   }
 };

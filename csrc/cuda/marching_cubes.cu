@@ -21,13 +21,6 @@ int lanes_for(int64_t words) {
   return lanes;
 }
 
-template <typename T>
-T* part_of(char*& scratch, int64_t count) {
-  T* part = reinterpret_cast<T*>(scratch);
-  scratch += count * sizeof(T);
-  return part;
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
     Tensor values, Tensor level, std::vector<double> lower, std::vector<double> spacing,
     bool close_boundary, bool int32_faces, bool with_edges) {

@@ -12,6 +12,14 @@ constexpr int kBlockSize = 256;
 constexpr int kWarpsPerBlock = kBlockSize / kWarpSize;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
+// Takes the next `count` elements of a scratch buffer.
+template <typename T>
+T* part_of(char*& scratch, int64_t count) {
+  T* part = reinterpret_cast<T*>(scratch);
+  scratch += count * sizeof(T);
+  return part;
+}
+
 struct MarchingCubesTotals {
   int64_t vertices, faces;
   int64_t nan_level;  // not 0: a level is NaN
@@ -236,7 +244,8 @@ __global__ void __launch_bounds__(kBlockSize) marching_cubes_faces_kernel(Params
         begin[g] = rank_in_row(popcount(crossed[g]), p.lanes, next_id[g]);
       }
       const int64_t face = rank_in_row(count_triangles(cells), p.lanes, next_face);
-      write_faces(cells, crossed, begin, static_cast<index_t*>(p.faces) + 3 * face);
+      write_faces(cells, WordEdgeIds<index_t>{crossed, begin},
+                  static_cast<index_t*>(p.faces) + 3 * face);
     }
   }
 }

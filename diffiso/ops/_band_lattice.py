@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lattice that a narrow band works on, and the ops that refine, reuse and grow it."""
+"""The lattice that a narrow band works on: bricks, masks, and what is still to be evaluated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffiso.ops import _band_fakes as _band_fakes  # registers them
 from diffiso.types import BRICK_SIZE, Vector3
 
 _NODES = BRICK_SIZE**3
@@ -91,26 +92,46 @@ class BandLattice:
         x, y, z = (min(self.stride * n, size) for n, size in zip(node, self.box_cells, strict=True))
         return x, y, z
 
-    def points(self, ids: Tensor, axes: list[Tensor]) -> Tensor:
-        """Return where nodes are (M, 3), given the finest nodes' coordinates along each axis."""
+    def columns(self, ids: Tensor) -> list[Tensor]:
+        """Return where nodes are in the finest lattice, (M,) along each axis."""
         brick = ids >> 9
         origin = self.coordinates.long() * BRICK_SIZE
         columns = []
         for axis, size in enumerate(self.box_cells):
             node = origin[:, axis][brick] + (ids >> (6 - 3 * axis) & 7)
-            columns.append(axes[axis][(node * self.stride).clamp_(max=size)])
-        return torch.stack(columns, dim=1)
+            columns.append((node * self.stride).clamp_(max=size))
+        return columns
 
-    def fill(self, results: Tensor) -> None:
-        """Store the values of the nodes to be evaluated."""
-        self.values.view(-1)[self.ids] = results.to(self.values.dtype)
+    def points(self, ids: Tensor, axes: list[Tensor]) -> Tensor:
+        """Return where nodes are (M, 3), given the finest nodes' coordinates along each axis."""
+        columns = self.columns(ids)
+        return torch.stack([axis[n] for axis, n in zip(axes, columns, strict=True)], dim=1)
+
+    def on_the_rim(self) -> Tensor:
+        """Return which of the nodes to be evaluated are the first or last along an axis, (M,)."""
+        parts = [torch.zeros(0, dtype=torch.bool, device=self.ids.device)]
+        for ids in self.ids.split(_NODES * _BRICKS_AT_ONCE):
+            rim = torch.zeros_like(ids, dtype=torch.bool)
+            for node, size in zip(self.columns(ids), self.box_cells, strict=True):
+                rim |= (node == 0) | (node == size)
+            parts.append(rim)
+        return torch.cat(parts)
+
+    def fill(self, ids: Tensor, results: Tensor) -> None:
+        """Store the values of some nodes."""
+        self.values.view(-1)[ids] = results.to(self.values.dtype)
 
     def in_dtype(self, dtype: torch.dtype) -> BandLattice:
         """Return the lattice with values of a dtype."""
         return self if self.values.dtype == dtype else replace(self, values=self.values.to(dtype))
 
     def refine(
-        self, level: float, reach: list[float] | None, keep: Tensor | None, dilation: int
+        self,
+        level: float,
+        reach: list[float] | None,
+        keep: Tensor | None,
+        dilation: int,
+        closed: bool,
     ) -> BandLattice:
         """Return the lattice of half the stride: nodes of the children of cells to refine.
 
@@ -120,6 +141,7 @@ class BandLattice:
                 :func:`reach_of`; None to choose whole cells.
             keep: (R, 8) mask of cells to refine; None for those with corners on both sides.
             dilation: Cells to add around them.
+            closed: Whether the outermost nodes lie outside the box, where the solid ends.
         """
         fine = _nodes(self.box_cells, self.stride // 2)
         values, table, coordinates, asked, ids = torch.ops.diffiso.narrow_band_refine(
@@ -134,6 +156,7 @@ class BandLattice:
             level,
             reach is not None,
             dilation,
+            # closed
         )
         return BandLattice(values, table, coordinates, asked, ids, self.box_cells, self.stride // 2)
 
@@ -317,77 +340,3 @@ def unpack(masks: Tensor) -> Tensor:
 def _nodes(box_cells: Cells, stride: int) -> Node:
     x, y, z = (-(-n // stride) + 1 for n in box_cells)
     return x, y, z
-
-
-def _fake_refine(
-    values: Tensor,
-    table: Tensor,
-    coordinates: Tensor,
-    asked: Tensor,
-    keep: Tensor | None,
-    nodes: list[int],
-    fine_nodes: list[int],
-    reach: list[float],
-    level: float,
-    by_bound: bool,
-    dilation: int,
-) -> tuple[Tensor, ...]:
-    context = torch.library.get_ctx()
-    bricks, count = context.new_dynamic_size(), context.new_dynamic_size()
-    return (
-        values.new_empty((bricks, *(BRICK_SIZE,) * 3)),
-        table.new_empty([-(-n // BRICK_SIZE) for n in fine_nodes]),
-        coordinates.new_empty((bricks, 3)),
-        asked.new_empty((bricks, BRICK_SIZE)),
-        asked.new_empty((count,)),
-    )
-
-
-def _fake_reuse(
-    values: Tensor,
-    table: Tensor,
-    coordinates: Tensor,
-    asked: Tensor,
-    nodes: list[int],
-    level: float,
-    threshold: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(asked), torch.empty_like(asked), torch.empty_like(asked)
-
-
-def _fake_grow(
-    values: Tensor,
-    table: Tensor,
-    coordinates: Tensor,
-    asked: Tensor,
-    remembered: Tensor,
-    before: Tensor,
-    nodes: list[int],
-    level: float,
-) -> tuple[Tensor, ...]:
-    context = torch.library.get_ctx()
-    bricks, count = context.new_dynamic_size(), context.new_dynamic_size()
-    return (
-        values.new_empty((bricks, *(BRICK_SIZE,) * 3)),
-        torch.empty_like(table),
-        coordinates.new_empty((bricks, 3)),
-        *(asked.new_empty((bricks, BRICK_SIZE)) for _ in range(3)),
-        asked.new_empty((count,)),
-    )
-
-
-def _fake_slope(
-    values: Tensor,
-    table: Tensor,
-    coordinates: Tensor,
-    asked: Tensor,
-    nodes: list[int],
-    lengths: list[float],
-) -> Tensor:
-    return values.new_empty((7,), dtype=torch.float64)
-
-
-torch.library.register_fake("diffiso::narrow_band_refine", _fake_refine)
-torch.library.register_fake("diffiso::narrow_band_reuse", _fake_reuse)
-torch.library.register_fake("diffiso::narrow_band_grow", _fake_grow)
-torch.library.register_fake("diffiso::narrow_band_slope", _fake_slope)

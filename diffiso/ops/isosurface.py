@@ -108,12 +108,10 @@ def isosurface(
             raise ValueError("isosurface: band must be None for a Grid, which has its samples")
         grid: Grid | BrickGrid = replace(field, values=field.values.detach())
     elif band is not None:
-        narrow = _as_band(band, lower, upper, resolution, memory_budget, dtype, device)
-        if close_boundary:
-            raise ValueError(
-                "isosurface: close_boundary must be False with a band, which has no samples inside "
-                "the solid; choose a box that holds the solid, or leave the band out"
-            )
+        narrow = _as_band(
+            band, lower, upper, resolution, close_boundary, memory_budget, dtype, device
+        )
+        close_boundary = False  # its samples end in infinities
         lower, dtype, device = narrow.like, narrow.dtype, narrow.device
         memory_budget = narrow.memory_budget
         grid = narrow.sample(field, level, progress)
@@ -155,6 +153,7 @@ def _as_band(
     lower: Any,
     upper: Any,
     resolution: Any,
+    close_boundary: bool,
     memory_budget: int,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
@@ -167,13 +166,24 @@ def _as_band(
                 "isosurface: a NarrowBand has its own box, memory_budget, dtype and device; give "
                 "none of them beside it"
             )
+        if close_boundary and not band.close_boundary:
+            raise ValueError(
+                "isosurface: close_boundary must be set where the NarrowBand is made, got one "
+                "without"
+            )
         return band
     if any(x is None for x in box):
         raise ValueError("isosurface: lower, upper and resolution must be given for a callable")
     rules: dict[str, Any] = {"refine": band} if callable(band) or isinstance(band, str) else {}
     if not rules:
         rules = {"lipschitz": band}
-    return NarrowBand(*box, **rules, memory_budget=memory_budget, dtype=dtype, device=device)
+    options: dict[str, Any] = {
+        "close_boundary": close_boundary,
+        "memory_budget": memory_budget,
+        "dtype": dtype,
+        "device": device,
+    }
+    return NarrowBand(lower, upper, resolution, **rules, **options)
 
 
 def vertex_attributes(attributes: Attributes | Grid | BrickGrid, points: Tensor) -> Tensor:

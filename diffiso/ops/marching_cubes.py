@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from diffiso.ops._registration import no_double_backward, no_forward_mode
-from diffiso.types import Grid, Mesh, MeshBatch
+from diffiso.ops.marching_cubes_bricks import surface_of_bricks
+from diffiso.types import BrickGrid, Grid, Mesh, MeshBatch
 
 
 def marching_cubes(
-    grid: Grid | Tensor | npt.NDArray[np.floating[Any]],
+    grid: Grid | BrickGrid | Tensor | npt.NDArray[np.floating[Any]],
     level: float | Tensor = 0.0,
     *,
     gradient: Literal["linear", "none"] = "linear",
@@ -35,29 +36,35 @@ def marching_cubes(
     order of vertices and faces is fixed and the same on CPU and CUDA: vertices by grid row (i, j),
     in a row by axis of their edge, then by k; faces by cell.
 
+    A sparse grid gives the vertices, faces and gradients of the dense grid that it stands for, in
+    another order: brick by brick as they are stored, in a brick vertices by axis of their edge,
+    then by (i, j, k), and faces by cell. Edges are numbered as in the dense grid.
+
     Differentiable in ``grid.values`` and ``level`` with ``gradient="linear"``, the derivative of
     the linear interpolation along the edge; deterministic forward and backward. Reads float16 and
     bfloat16 grids as they are and computes them in float32. A CUDA call waits once, for the size of
     its output.
 
     Args:
-        grid: A :class:`Grid`, or its values as a tensor or array, (X, Y, Z) or (B, X, Y, Z), in
-            index coordinates.
-        level: A number, or a tensor of shape () or (B,).
+        grid: A :class:`Grid`, a :class:`BrickGrid`, or the values of a grid as a tensor or array,
+            (X, Y, Z) or (B, X, Y, Z), in index coordinates.
+        level: A number, or a tensor of shape () or (B,), for a sparse grid () or (1,).
         gradient: ``"none"`` detaches the vertices.
         close_boundary: Close the solid where it leaves the box, as if all beyond were outside. The
-            cap lies on the face of the box and has no gradient.
+            cap lies on the face of the box and has no gradient. Not for a sparse grid, whose bricks
+            need not reach what is inside at the face of the box.
         index_dtype: ``torch.int64``, or ``torch.int32`` to halve the size of the faces.
         return_edges: Also give the grid edge of each vertex. With ``close_boundary`` edges are
             counted in the lattice that has one more node on every side.
 
     Returns:
-        A :class:`Mesh` for one grid, with vertices (V, 3) in world units; for a batch a
-        :class:`MeshBatch`, packed. Without a surface both have shape (0, 3).
+        A :class:`Mesh` for one grid, dense or sparse, with vertices (V, 3) in world units; for a
+        batch a :class:`MeshBatch`, packed. Without a surface both have shape (0, 3).
 
     Raises:
-        ValueError: If ``gradient`` or ``index_dtype`` is none of those above, or the level is NaN
-            or too large for the dtype that the values are computed in.
+        ValueError: If ``gradient`` or ``index_dtype`` is none of those above, the level is NaN or
+            too large for the dtype that the values are computed in, or ``close_boundary`` is asked
+            of a sparse grid.
         RuntimeError: If shapes, dtypes or devices do not fit.
 
     Source:
@@ -74,11 +81,20 @@ def marching_cubes(
     if gradient not in ("linear", "none"):
         raise ValueError(f'marching_cubes: gradient must be "linear" or "none", got {gradient!r}')
     check_options(level, index_dtype)
+    if isinstance(grid, BrickGrid):
+        if close_boundary:
+            raise ValueError(
+                "marching_cubes: close_boundary must be False for a BrickGrid, got True: what is "
+                "inside at the face of the box need not be in its bricks, so the cap would have "
+                "holes; extract grid.to_grid(), or sample a box that the solid does not leave"
+            )
+        levels = _levels(level, grid.values, 1)
+        return surface_of_bricks(grid, levels, gradient, index_dtype, return_edges)
     values, lower, spacing = _unpack(grid)
     single = values.dim() == 3
     if single:
         values = values[None]
-    levels = _levels(level, values)
+    levels = _levels(level, values, values.shape[0] if values.dim() > 0 else 1)
     no_forward_mode("marching_cubes", values, levels)
     if gradient == "none":
         values, levels = values.detach(), levels.detach()
@@ -127,15 +143,15 @@ def _unpack(
         grid = Grid(grid)
     if not isinstance(grid, Grid):
         raise TypeError(
-            f"marching_cubes: grid must be a Grid, a tensor or an array, got {type(grid).__name__}"
+            "marching_cubes: grid must be a Grid, a BrickGrid, a tensor or an array, got "
+            f"{type(grid).__name__}"
         )
     return grid.values, list(grid.lower), list(grid.spacing)
 
 
-def _levels(level: float | Tensor, values: Tensor) -> Tensor:
+def _levels(level: float | Tensor, values: Tensor, batch: int) -> Tensor:
     """Return the level as a tensor of shape (B,) in the dtype that values are computed in."""
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    batch = values.shape[0] if values.dim() > 0 else 1
     if not isinstance(level, Tensor):
         if torch.finfo(dtype).max < abs(level) < math.inf:
             raise ValueError(

@@ -97,6 +97,8 @@ class NarrowBand:
         refresh_every: Start cold every so many calls; by default 1 with ``lipschitz``, else never.
         coarsest: Cells that the coarsest lattice has along its longest axis at most; by default 8
             with ``lipschitz``, else 32, and more where the shortest axis would have less than 8.
+        close_boundary: Close the solid where it leaves the box: the samples come with one more node
+            on every side, where they are infinite, and a surface there lies on the face of the box.
         memory_budget: Bytes the field's evaluation may take at a time, beside the samples
             themselves; at least what one brick of 512 points takes.
         dtype: dtype of the points; by default that of the field's parameters, else torch's default.
@@ -130,6 +132,7 @@ class NarrowBand:
         dilation: int = 1,
         refresh_every: int | None = None,
         coarsest: int | None = None,
+        close_boundary: bool = False,
         memory_budget: int = MEMORY_BUDGET,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -159,6 +162,7 @@ class NarrowBand:
         self.refresh_every = 1 if refresh_every is None and lipschitz is not None else refresh_every
         default = _COARSEST_BOUNDED if lipschitz is not None else _COARSEST
         self.coarsest = default if coarsest is None else coarsest
+        self.close_boundary = close_boundary
         self.memory_budget, self.dtype, self.device = memory_budget, dtype, device
         self.like = lower
         self.reset()
@@ -211,14 +215,33 @@ class NarrowBand:
         self.report = BandReport(
             mode, run.evaluator.queries, tuple(run.queries), len(lattice.values), run.bound
         )
-        return BrickGrid(
-            lattice.values,
-            lattice.table,
-            lattice.coordinates,
-            self.box.nodes,
-            self.box.lower,
-            self.box.spacing,
+        x, y, z = lattice.nodes
+        lower, spacing, pad = self.box.lower, self.box.spacing, int(self.close_boundary)
+        first = (
+            lower[0] - pad * spacing[0],
+            lower[1] - pad * spacing[1],
+            lower[2] - pad * spacing[2],
         )
+        return BrickGrid(
+            lattice.values, lattice.table, lattice.coordinates, (x, y, z), first, spacing
+        )
+
+    @property
+    def cells(self) -> tuple[int, int, int]:
+        """Cells of the finest lattice: those of the box, and one more on every closed side."""
+        x, y, z = self.box.cells
+        pad = 2 * int(self.close_boundary)
+        return x + pad, y + pad, z + pad
+
+    def axes(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        """Return the finest nodes' world coordinates along each axis."""
+        inner = self.box.axes(dtype, device)
+        if not self.close_boundary:
+            return inner
+        return [
+            torch.cat((axis[:1] - step, axis, axis[-1:] + step))
+            for axis, step in zip(inner, self.box.spacing, strict=True)
+        ]
 
 
 class _Run:
@@ -237,7 +260,7 @@ class _Run:
             band.device,
             least=BRICK_SIZE**3,
         )
-        self.axes = band.box.axes(self.evaluator.dtype, self.evaluator.device)
+        self.axes = band.axes(self.evaluator.dtype, self.evaluator.device)
         self.bound: float | None = band.lipschitz
         self.queries: list[int] = []
 
@@ -286,26 +309,30 @@ class _Run:
         return lattice
 
     def _coarsest(self) -> BandLattice:
-        cells, stride = self.band.box.cells, 1
+        cells, stride = self.band.cells, 1
         fewest = 1 if self.band.lipschitz is not None else _FEWEST_ACROSS
         while max(cells) > stride * self.band.coarsest and min(cells) >= 2 * stride * fewest:
             stride *= 2
-        return BandLattice.full(
-            self.band.box.cells, stride, self.evaluator.dtype, self.evaluator.device
-        )
+        return BandLattice.full(cells, stride, self.evaluator.dtype, self.evaluator.device)
 
     def _evaluate(self, lattice: BandLattice) -> BandLattice:
         """Return the lattice with the values of the nodes that lacked one."""
         self.queries.append(len(lattice.ids))
         if len(lattice.ids) == 0:
             return lattice
+        ids = lattice.ids
+        if self.band.close_boundary:
+            rim = lattice.on_the_rim()
+            beyond, ids = ids[rim], ids[~rim]
+            lattice.fill(beyond, lattice.values.new_full((len(beyond),), math.inf))
+        if len(ids) == 0:
+            return lattice
         results = self.evaluator.evaluate(
-            lambda begin, end: lattice.points(lattice.ids[begin:end], self.axes),
-            len(lattice.ids),
-            self.progress,
+            lambda begin, end: lattice.points(ids[begin:end], self.axes), len(ids), self.progress
         )
         lattice = lattice.in_dtype(results.dtype)
-        lattice.fill(results)
+        lattice.fill(ids, results)
+        self.queries[-1] = len(ids)
         return lattice
 
     def _refine(self, lattice: BandLattice) -> BandLattice:
@@ -314,11 +341,12 @@ class _Run:
             assert self.bound is not None
             rounding = 8 * self._rounding() * self.bound
             reach = reach_of(spacing, self.bound, lattice.values.dtype, rounding)
-            return lattice.refine(self.level, reach, None, 0)
+            return lattice.refine(self.level, reach, None, 0, self.band.close_boundary)
         keep = None
         if callable(self.band.refine):
             keep = lattice.choose(self.band.refine, spacing)
-        return lattice.refine(self.level, None, keep, self.band.dilation)
+        closed = self.band.close_boundary
+        return lattice.refine(self.level, None, keep, self.band.dilation, closed)
 
     def _rounding(self) -> float:
         """Return the rounding of a coordinate, world units."""

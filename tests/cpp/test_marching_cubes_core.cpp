@@ -211,7 +211,8 @@ void test_faces_name_the_ranks_of_their_edges() {
           crossed[g] = crossed_edges(signs.words(absent), signs.lattice, row, w, cells, g);
         }
         std::vector<int32_t> faces(3 * count_triangles(cells));
-        expect(write_faces(cells, crossed, begin, faces.data()) == faces.data() + faces.size());
+        const WordEdgeIds<int32_t> ids_of{crossed, begin};
+        expect(write_faces(cells, ids_of, faces.data()) == faces.data() + faces.size());
         size_t next = 0;
         for (int bit = 0; bit < 64; ++bit) {
           const int64_t k = 64 * w + bit;
