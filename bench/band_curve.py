@@ -161,7 +161,10 @@ def extract(*arguments: Any, **options: Any) -> diffiso.Mesh:
 
 
 def crossed_nodes(values: Tensor) -> int:
-    """Return how many nodes the cells have whose corners are on both sides of 0."""
+    """Return how many nodes the cells have whose corners are on both sides of 0.
+
+    Absent samples are on neither, so that a band's cells will do.
+    """
     pool = torch.nn.functional.max_pool3d
     inside, outside = ((bits[None].float()) for bits in (values < 0, values >= 0))
     crossed = (pool(inside, 2, stride=1) > 0) & (pool(outside, 2, stride=1) > 0)
@@ -196,8 +199,8 @@ def follow(weights: Path, steps: int, cells: int) -> Row:
         whole = extract(field, LOWER, UPPER, cells)
         take(whole, step)
         dense = time.perf_counter() - begin
-        with torch.no_grad():
-            nodes = crossed_nodes(diffiso.sample_field(field, LOWER, UPPER, cells).values)
+        apart = diffiso.NarrowBand(LOWER, UPPER, cells).sample(field)
+        nodes = crossed_nodes(apart.to_grid().values)
         rows.append({
             "mode": band.report.mode,
             "queries": band.report.queries + len(mesh.vertices),

@@ -64,6 +64,13 @@ inline dim3 grid_for(int64_t threads, int block) {
       std::min<int64_t>(ceil_div(threads, block), std::numeric_limits<int32_t>::max())));
 }
 
+// The same for work whose amount only the device knows: no more blocks than a few times what a
+// device holds at once.
+inline dim3 striding_grid(int64_t threads, int block) {
+  constexpr int64_t kMostBlocks = 8192;
+  return grid_for(std::min(threads, kMostBlocks * block), block);
+}
+
 // Runs a kernel of one params struct. An empty grid is no launch.
 template <typename Params>
 void launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,

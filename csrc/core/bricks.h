@@ -52,12 +52,14 @@ struct BrickShape {
 // The bricks around a brick (or around a place without one): index 9 * (dx + 1) + 3 * (dy + 1) +
 // dz + 1, -1 where there is none.
 struct BrickHood {
-  int64_t brick[27];
+  int32_t brick[27];
 
   // find(dx, dy, dz) names the brick at a step.
   template <typename Find>
   DIFFISO_HD explicit BrickHood(const Find& find) {
-    for (int n = 0; n < 27; ++n) brick[n] = find(n / 9 - 1, n / 3 % 3 - 1, n % 3 - 1);
+    for (int n = 0; n < 27; ++n) {
+      brick[n] = static_cast<int32_t>(find(n / 9 - 1, n / 3 % 3 - 1, n % 3 - 1));
+    }
   }
 
   DIFFISO_HD BrickHood(const BrickShape& shape, int64_t x, int64_t y, int64_t z)
@@ -97,9 +99,7 @@ DIFFISO_HD uint64_t previous_in_y(uint64_t word, uint64_t beyond) {
 template <typename Hood>
 DIFFISO_HD uint64_t shifted_word(const uint64_t* masks, const Hood& hood, int x, int dx, int dy,
                                  int dz) {
-  const int plane = x + dx;
-  const int bx = plane < 0 ? -1 : plane >= kBrickSize ? 1 : 0;
-  const int w = plane & 7;
+  const int plane = x + dx, bx = plane >> 3, w = plane & 7;
   // Along z for the brick's own y, and for the y beyond it if that is asked for.
   uint64_t of_y[2] = {0, 0};
   for (int beyond = 0; beyond <= (dy != 0); ++beyond) {
@@ -112,19 +112,55 @@ DIFFISO_HD uint64_t shifted_word(const uint64_t* masks, const Hood& hood, int x,
   return dy == 0 ? of_y[0] : dy > 0 ? next_in_y(of_y[0], of_y[1]) : previous_in_y(of_y[0], of_y[1]);
 }
 
+// A mask around a brick: word(plane, by, bz) is the word of plane -8 to 15 in the row of bricks
+// that stands by and bz bricks from it.
+struct MaskAround {
+  const uint64_t* masks;
+  const BrickHood& hood;
+
+  DIFFISO_HD uint64_t operator()(int plane, int by, int bz) const {
+    return hood.word(masks, plane >> 3, by, bz, plane & 7);
+  }
+};
+
+struct AnyOf {
+  template <typename T>
+  DIFFISO_HD T operator()(const T& a, const T& b) const {
+    return a | b;
+  }
+};
+
+struct AllOf {
+  template <typename T>
+  DIFFISO_HD T operator()(const T& a, const T& b) const {
+    return a & b;
+  }
+};
+
+// Folds bit (y, z) with (y, z + dz), (y + dy, z) and (y + dy, z + dz), each step -1 or 1.
+// word(by, bz) is the word of the brick that stands by and bz bricks away, 0 or a step.
+template <typename Word, typename Fold>
+DIFFISO_HD auto fold_square(const Word& word, int dy, int dz, const Fold& fold) {
+  const auto along_z = [&](int by) {
+    const auto here = word(by, 0), beyond = word(by, dz);
+    return fold(here, dz > 0 ? next_in_z(here, beyond) : previous_in_z(here, beyond));
+  };
+  const auto here = along_z(0), beyond = along_z(dy);
+  return fold(here, dy > 0 ? next_in_y(here, beyond) : previous_in_y(here, beyond));
+}
+
 // Bits (y, z) of a word whose place lies in a box of some size that begins at 0: bit 0 is at
 // (x, y, z).
 DIFFISO_HD uint64_t box_word(const int64_t size[3], int64_t x, int64_t y, int64_t z) {
   if (x < 0 || x >= size[0]) return 0;
-  if (y >= 0 && z >= 0 && y + kBrickSize <= size[1] && z + kBrickSize <= size[2]) {
-    return ~uint64_t{0};
-  }
-  uint64_t rows = 0, columns = 0;
-  for (int n = 0; n < kBrickSize; ++n) {
-    if (y + n >= 0 && y + n < size[1]) rows |= uint64_t{0xff} << 8 * n;
-    if (z + n >= 0 && z + n < size[2]) columns |= kFirstInZ << n;
-  }
-  return rows & columns;
+  const uint64_t rows = low_bits(8 * (size[1] - y)) & ~low_bits(-8 * y);
+  const uint64_t columns = low_bits(size[2] - z) & ~low_bits(-z) & 0xff;
+  return rows & (columns * kFirstInZ);
+}
+
+// Bits of plane x of the brick at a place of the table that lie in such a box.
+DIFFISO_HD uint64_t box_plane(const int64_t size[3], const int64_t tile[3], int x) {
+  return box_word(size, kBrickSize * tile[0] + x, kBrickSize * tile[1], kBrickSize * tile[2]);
 }
 
 // Bits of word x whose node lies in the lattice.

@@ -1,194 +1,193 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a field must be evaluated: which cells of a coarse lattice to refine, and which nodes a band
-// must grow by until it holds all of a surface. Everything but the test of a cell works on masks.
+// What a band of bricks knows of a surface, and which nodes it must grow by until it holds all of
+// it: bit arithmetic on masks.
 #pragma once
-
-#include <limits>
 
 #include "core/bricks.h"
 
 namespace diffiso {
 
-// Refinement halves a lattice's cells. Coarse node i is node min(2 * i, last) of the fine lattice,
-// so that both have the box's own corners; where the number of fine cells is odd the last coarse
-// cell is half a cell.
-
-// The fine node along one axis as a coarse one, or -1 if the coarse lattice lacks it.
-DIFFISO_HD int64_t coarse_node(int64_t fine, int64_t fine_nodes, int64_t coarse_nodes) {
-  if (fine == fine_nodes - 1) return coarse_nodes - 1;
-  return fine % 2 == 0 ? fine / 2 : -1;
+// Plane x of a mask around a brick and all its neighbours, 26 around each bit.
+template <typename Around>
+DIFFISO_HD uint64_t dilated_word(const Around& mask, int x) {
+  const auto along_z = [&](int by) {
+    uint64_t any[3];
+    for (int n = 0; n < 3; ++n) {
+      any[n] = mask(x - 1, by, n - 1) | mask(x, by, n - 1) | mask(x + 1, by, n - 1);
+    }
+    return previous_in_z(any[1], any[0]) | any[1] | next_in_z(any[1], any[2]);
+  };
+  const uint64_t here = along_z(0);
+  return previous_in_y(here, along_z(-1)) | here | next_in_y(here, along_z(1));
 }
 
-// The farthest that a corner of a coarse cell is from any point of one of the cell's eight children,
-// times the field's Lipschitz bound. Along an axis a child reaches one fine spacing from its own
-// corner and two from the other; `far` has a bit (4, 2, 1) for each axis of the second kind.
-template <typename scalar_t>
-struct Reach {
-  scalar_t of[8];
-};
+// Which steps to neighbouring bricks lead over a node of a mask: one in the face, edge or corner
+// towards it.
+struct BrickFaces {
+  uint64_t first, any, last;  // planes along x
 
-// Bit o: child o = 4*dx + 2*dy + dz of a cell may hold the surface. A field with that Lipschitz
-// bound is not zero within |value| / bound of a sample, so any one corner can clear a child. A corner
-// that is NaN clears nothing, but a cell of eight is taken for empty.
-template <typename scalar_t>
-DIFFISO_HD unsigned children_to_refine(const scalar_t corners[8], scalar_t level,
-                                       const Reach<scalar_t>& reach) {
-  unsigned cleared = 0;
-  bool any = false;
-  for (int c = 0; c < 8; ++c) {
-    if (corners[c] != corners[c]) continue;
-    any = true;
-    const scalar_t distance = std::abs(corners[c] - level);
-    for (int o = 0; o < 8; ++o) cleared |= static_cast<unsigned>(distance > reach.of[c ^ o]) << o;
+  // word(x) is plane x of the mask.
+  template <typename Word>
+  DIFFISO_HD explicit BrickFaces(const Word& word) : first(word(0)), any(0), last(word(7)) {
+    for (int x = 0; x < kBrickSize; ++x) any |= word(x);
   }
-  return any ? ~cleared & 0xffu : 0u;
-}
 
-// The pairs of a cell's corners that no other cell has, one for each direction between neighbours.
-struct CornerPair {
-  int first, second;
-};
-
-constexpr int kCornerPairs = 13;
-
-DIFFISO_HD CornerPair corner_pair(int n) {
-  static constexpr CornerPair pairs[kCornerPairs] = {{0, 4}, {0, 2}, {0, 1}, {0, 6}, {4, 2},
-                                                     {0, 5}, {4, 1}, {0, 3}, {2, 1}, {0, 7},
-                                                     {1, 6}, {2, 5}, {4, 3}};
-  return pairs[n];
-}
-
-// By how much two samples differ; 0 if that is no finite number.
-template <typename scalar_t>
-DIFFISO_HD scalar_t rise_between(scalar_t a, scalar_t b) {
-  const scalar_t rise = std::abs(a - b);
-  return rise <= std::numeric_limits<scalar_t>::max() ? rise : scalar_t{0};
-}
-
-// What is known of the nodes of some bricks: masks of eight words a brick.
-struct BandMasks {
-  const uint64_t* inside;   // by the newest value known
-  const uint64_t* outside;  // likewise; a node known to be absent is neither
-  const uint64_t* flipped;  // evaluated, and on the other side than before
-  const uint64_t* known;    // inside, outside, or evaluated and absent
-};
-
-// The four cells of a plane of nodes that touch node (y, z): what any of their four nodes in the
-// plane has. Index 2*a + b: the cell whose lower node is (y + a - 1, z + b - 1).
-struct CellsOfPlane {
-  uint64_t any[4];
-};
-
-template <typename Word>
-DIFFISO_HD CellsOfPlane cells_of_plane(const Word& word) {
-  uint64_t pair[3][2];  // by dy + 1: any of z - 1 and z, any of z and z + 1
-  for (int dy = -1; dy <= 1; ++dy) {
-    const uint64_t here = word(dy, 0);
-    pair[dy + 1][0] = word(dy, -1) | here;
-    pair[dy + 1][1] = here | word(dy, 1);
-  }
-  CellsOfPlane out;
-  for (int a = 0; a < 2; ++a) {
-    for (int b = 0; b < 2; ++b) out.any[2 * a + b] = pair[a][b] | pair[a + 1][b];
-  }
-  return out;
-}
-
-// A plane of nodes seen by the cells on it.
-struct BandPlane {
-  CellsOfPlane inside, outside, flipped, unknown;
-
-  // Plane x of the brick at tile, -1 to 8.
-  DIFFISO_HD BandPlane(const BandMasks& masks, const BrickHood& hood, const int64_t nodes[3],
-                       const int64_t tile[3], int x)
-      : inside(of(masks.inside, hood, x)),
-        outside(of(masks.outside, hood, x)),
-        flipped(of(masks.flipped, hood, x)),
-        unknown(cells_of_plane([&](int dy, int dz) {
-          return box_word(nodes, kBrickSize * tile[0] + x, kBrickSize * tile[1] + dy,
-                          kBrickSize * tile[2] + dz) &
-                 ~shifted_word(masks.known, hood, x, 0, dy, dz);
-        })) {}
-
-  DIFFISO_HD static CellsOfPlane of(const uint64_t* mask, const BrickHood& hood, int x) {
-    return cells_of_plane([&](int dy, int dz) { return shifted_word(mask, hood, x, 0, dy, dz); });
+  DIFFISO_HD bool touch(int dx, int dy, int dz) const {
+    uint64_t nodes = dx < 0 ? first : dx > 0 ? last : any;
+    if (dy != 0) nodes &= dy < 0 ? uint64_t{0xff} : uint64_t{0xff} << 56;
+    if (dz != 0) nodes &= dz < 0 ? kFirstInZ : kLastInZ;
+    return nodes != 0;
   }
 };
 
-// Which cells all nodes of are wanted, from what any of their nodes is.
+// What is known of the nodes in one plane of a brick, a bit each.
+struct BandWords {
+  uint64_t inside;   // by the newest value known
+  uint64_t outside;  // likewise; a node known to be absent is neither
+  uint64_t flipped;  // evaluated, and on the other side than before
+  uint64_t unknown;  // of the lattice, and neither inside, outside, nor evaluated and absent
+
+  template <typename Combine>
+  DIFFISO_HD static BandWords of(const BandWords& a, const BandWords& b, const Combine& combine) {
+    return {combine(a.inside, b.inside), combine(a.outside, b.outside),
+            combine(a.flipped, b.flipped), combine(a.unknown, b.unknown)};
+  }
+
+  DIFFISO_HD friend BandWords operator|(const BandWords& a, const BandWords& b) {
+    return of(a, b, AnyOf{});
+  }
+  DIFFISO_HD friend BandWords next_in_z(const BandWords& a, const BandWords& beyond) {
+    return of(a, beyond, [](uint64_t x, uint64_t y) { return next_in_z(x, y); });
+  }
+  DIFFISO_HD friend BandWords previous_in_z(const BandWords& a, const BandWords& beyond) {
+    return of(a, beyond, [](uint64_t x, uint64_t y) { return previous_in_z(x, y); });
+  }
+  DIFFISO_HD friend BandWords next_in_y(const BandWords& a, const BandWords& beyond) {
+    return of(a, beyond, [](uint64_t x, uint64_t y) { return next_in_y(x, y); });
+  }
+  DIFFISO_HD friend BandWords previous_in_y(const BandWords& a, const BandWords& beyond) {
+    return of(a, beyond, [](uint64_t x, uint64_t y) { return previous_in_y(x, y); });
+  }
+};
+
+// What is remembered of the nodes in one plane of a brick from an earlier field.
+struct BandMemory {
+  uint64_t remembered;  // nodes whose side then is known
+  uint64_t before;      // those of them that were inside
+
+  DIFFISO_HD uint64_t was_inside() const { return remembered & before; }
+  DIFFISO_HD uint64_t was_outside() const { return remembered & ~before; }
+};
+
+// `exist`: nodes of the lattice; `below` and `above`: those whose value is on that side of the
+// level, where one was asked for.
+DIFFISO_HD BandWords band_words(uint64_t exist, uint64_t asked, uint64_t below, uint64_t above,
+                                const BandMemory& memory) {
+  const uint64_t known = exist & asked, stale = exist & memory.remembered & ~asked;
+  const uint64_t inside = known & below, outside = known & above;
+  return {inside | (stale & memory.before), outside | (stale & ~memory.before),
+          (inside & memory.was_outside()) | (outside & memory.was_inside()),
+          exist & ~(known | stale)};
+}
+
+// Where a brick is missing its nodes are unknown: plane -8 to 15 as seen from a place of the table,
+// of the brick that stands by and bz places from it.
+DIFFISO_HD BandWords unknown_words(const int64_t nodes[3], const int64_t tile[3], int plane, int by,
+                                   int bz) {
+  return {0, 0, 0,
+          box_word(nodes, kBrickSize * tile[0] + plane, kBrickSize * (tile[1] + by),
+                   kBrickSize * (tile[2] + bz))};
+}
+
+// What is known around the brick at a place of the table.
+struct BandAround {
+  const BandWords* words;  // (R, 8)
+  const BrickHood& hood;
+  const int64_t* nodes;
+  const int64_t* tile;
+
+  DIFFISO_HD BandWords operator()(int plane, int by, int bz) const {
+    const int64_t brick = hood.at(plane >> 3, by, bz);
+    if (brick < 0) return unknown_words(nodes, tile, plane, by, bz);
+    return words[kBrickSize * brick + (plane & 7)];
+  }
+};
+
+// Which cells are wanted, from what any of their nodes is.
 //
 // Crossing: known in full and with nodes on both sides.
 struct CrossingCells {
-  DIFFISO_HD uint64_t operator()(uint64_t inside, uint64_t outside, uint64_t,
-                                 uint64_t unknown) const {
-    return inside & outside & ~unknown;
+  DIFFISO_HD uint64_t operator()(const BandWords& any) const {
+    return any.inside & any.outside & ~any.unknown;
   }
 };
 
-// Growing: with nodes on both sides. A node without a value was on the side of its neighbours in the
-// cell when they last were on one, so a neighbour that has flipped is on the other side.
+// Growing: with nodes on both sides. A node without a value was on the side of its neighbours in
+// the cell when they last were on one, so a neighbour that has flipped is on the other side.
 struct GrowingCells {
-  DIFFISO_HD uint64_t operator()(uint64_t inside, uint64_t outside, uint64_t flipped,
-                                 uint64_t unknown) const {
-    return (inside & outside) | (flipped & unknown);
+  DIFFISO_HD uint64_t operator()(const BandWords& any) const {
+    return (any.inside & any.outside) | (any.flipped & any.unknown);
   }
 };
 
-// Nodes of all cells that `rule` wants, for the brick at a tile, also one without a brick.
-template <typename Rule>
-DIFFISO_HD void nodes_of_cells(const BandMasks& masks, const BrickHood& hood,
-                               const int64_t nodes[3], const int64_t tile[3], const Rule& rule,
-                               uint64_t out[8]) {
+// The cells of a brick's plane x that a rule wants.
+template <typename Around, typename Rule>
+DIFFISO_HD uint64_t cells_of_plane(const Around& around, const int64_t cells[3],
+                                   const int64_t tile[3], const Rule& rule, int x) {
+  const auto either = [&](int by, int bz) { return around(x, by, bz) | around(x + 1, by, bz); };
+  return box_plane(cells, tile, x) & rule(fold_square(either, 1, 1, AnyOf{}));
+}
+
+// Between two planes of nodes four cells touch the line from node (y, z) to the next: cell n = 2*a
+// + b has its lower node at (y + a - 1, z + b - 1). What any of its nodes in one plane is:
+template <typename Around>
+DIFFISO_HD BandWords side_of_cells(const Around& around, int plane, int n) {
+  const auto word = [&](int by, int bz) { return around(plane, by, bz); };
+  return fold_square(word, 2 * (n >> 1) - 1, 2 * (n & 1) - 1, AnyOf{});
+}
+
+// Which of these cells the lattice has, below a plane of nodes.
+DIFFISO_HD uint64_t cells_below(const int64_t nodes[3], const int64_t tile[3], int plane, int n) {
   const int64_t cells[3] = {nodes[0] - 1, nodes[1] - 1, nodes[2] - 1};
-  for (int x = 0; x < kBrickSize; ++x) out[x] = 0;
-  BandPlane below(masks, hood, nodes, tile, -1);
-  for (int x = 0; x <= kBrickSize; ++x) {
-    const BandPlane above(masks, hood, nodes, tile, x);
+  return box_word(cells, kBrickSize * tile[0] + plane - 1, kBrickSize * tile[1] + (n >> 1) - 1,
+                  kBrickSize * tile[2] + (n & 1) - 1);
+}
+
+// The nodes in a brick's plane x of all cells n that a rule wants, below the plane and above it;
+// the brick at a place of the table may be one that does not exist.
+template <typename Around, typename Rule>
+DIFFISO_HD uint64_t nodes_of_cells(const Around& around, const int64_t nodes[3],
+                                   const int64_t tile[3], const Rule& rule, int x, int n) {
+  const BandWords here = side_of_cells(around, x, n);
+  return (rule(side_of_cells(around, x - 1, n) | here) & cells_below(nodes, tile, x, n)) |
+         (rule(here | side_of_cells(around, x + 1, n)) & cells_below(nodes, tile, x + 1, n));
+}
+
+// The same for all its planes and cells, each side looked at once.
+template <typename Around, typename Rule>
+DIFFISO_HD void nodes_of_all_cells(const Around& around, const int64_t nodes[3],
+                                   const int64_t tile[3], const Rule& rule, uint64_t out[8]) {
+  BandWords below[4];
+  for (int n = 0; n < 4; ++n) below[n] = side_of_cells(around, -1, n);
+  for (int plane = 0; plane <= kBrickSize; ++plane) {
     uint64_t wanted = 0;
     for (int n = 0; n < 4; ++n) {
-      const uint64_t exist =
-          box_word(cells, kBrickSize * tile[0] + x - 1, kBrickSize * tile[1] + (n >> 1) - 1,
-                   kBrickSize * tile[2] + (n & 1) - 1);
-      wanted |= exist & rule(below.inside.any[n] | above.inside.any[n],
-                             below.outside.any[n] | above.outside.any[n],
-                             below.flipped.any[n] | above.flipped.any[n],
-                             below.unknown.any[n] | above.unknown.any[n]);
+      const BandWords above = side_of_cells(around, plane, n);
+      wanted |= rule(below[n] | above) & cells_below(nodes, tile, plane, n);
+      below[n] = above;
     }
-    if (x > 0) out[x - 1] |= wanted;
-    if (x < kBrickSize) out[x] |= wanted;
-    below = above;
+    if (plane > 0) out[plane - 1] |= wanted;
+    if (plane < kBrickSize) out[plane] = wanted;
   }
 }
 
-// Nodes of the cells in a mask of cells.
-DIFFISO_HD uint64_t nodes_of_cell_mask(const uint64_t* cells, const BrickHood& hood, int x) {
-  uint64_t out = 0;
-  for (int corner = 0; corner < 8; ++corner) {
-    out |= shifted_word(cells, hood, x, -(corner >> 2), -(corner >> 1 & 1), -(corner & 1));
-  }
-  return out;
-}
-
-// Word x of a mask and all its neighbours, 26 around each bit.
-DIFFISO_HD uint64_t dilated_word(const uint64_t* masks, const BrickHood& hood, int x) {
-  uint64_t out = 0;
-  for (int n = 0; n < 27; ++n) {
-    out |= shifted_word(masks, hood, x, n / 9 - 1, n / 3 % 3 - 1, n % 3 - 1);
-  }
-  return out;
-}
-
-// Whether a step to a neighbouring brick leads over a node of the mask: a node in the face, edge or
-// corner towards it.
-DIFFISO_HD bool touches(const uint64_t mask[8], int dx, int dy, int dz) {
-  uint64_t any = 0;
-  for (int x = 0; x < kBrickSize; ++x) {
-    if ((dx < 0 && x > 0) || (dx > 0 && x < kBrickSize - 1)) continue;
-    any |= mask[x];
-  }
-  if (dy != 0) any &= dy < 0 ? uint64_t{0xff} : uint64_t{0xff} << 56;
-  if (dz != 0) any &= dz < 0 ? kFirstInZ : kLastInZ;
-  return any != 0;
+// What is remembered of a plane's nodes when `asked` join the band: a new node was on the side that
+// all remembered nodes around it were on.
+DIFFISO_HD BandMemory inherit(const BandMemory& had, uint64_t asked, uint64_t around_inside,
+                              uint64_t around_outside) {
+  const uint64_t fresh = asked & ~had.remembered;
+  return {had.remembered | (fresh & (around_inside ^ around_outside)),
+          had.was_inside() | (fresh & around_inside & ~around_outside)};
 }
 
 }  // namespace diffiso

@@ -110,7 +110,7 @@ class BandLattice:
     def on_the_rim(self) -> Tensor:
         """Return which of the nodes to be evaluated are the first or last along an axis, (M,)."""
         parts = [torch.zeros(0, dtype=torch.bool, device=self.ids.device)]
-        for ids in self.ids.split(_NODES * _BRICKS_AT_ONCE):
+        for ids in torch.split(self.ids, _NODES * _BRICKS_AT_ONCE):
             rim = torch.zeros_like(ids, dtype=torch.bool)
             for node, size in zip(self.columns(ids), self.box_cells, strict=True):
                 rim |= (node == 0) | (node == size)

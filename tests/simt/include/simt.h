@@ -163,5 +163,11 @@ T atomicAdd(T* address, std::type_identity_t<T> value) {
   return old;
 }
 
+inline unsigned atomicOr(unsigned* address, unsigned bits) {
+  const unsigned old = *address;
+  *address = old | bits;
+  return old;
+}
+
 using std::max;
 using std::min;

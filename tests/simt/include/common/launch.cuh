@@ -35,6 +35,11 @@ inline dim3 grid_for(int64_t threads, int block) {
       std::min<int64_t>(ceil_div(threads, block), std::numeric_limits<int32_t>::max())));
 }
 
+// So few blocks that kernels stride in every test.
+inline dim3 striding_grid(int64_t threads, int block) {
+  return grid_for(std::min<int64_t>(threads, 3 * block), block);
+}
+
 template <typename Params>
 void launch(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
             const Params& params) {
