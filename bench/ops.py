@@ -6,6 +6,7 @@ from bench import (
     marching_cubes,
     marching_cubes_backward,
     mesh_sdf,
+    narrow_band,
     overhead,
     sample_grid,
 )
@@ -17,6 +18,7 @@ OPS: dict[str, Cases] = {
     "sample_grid": sample_grid.cases,
     "mesh_sdf": mesh_sdf.cases,
     "isosurface": isosurface.cases,
+    "narrow_band": narrow_band.cases,
     "overhead": overhead.cases,
 }
 

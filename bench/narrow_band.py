@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampling and extraction in a narrow band beside a dense grid; bench.band_curve has the curves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import diffiso
+from bench.cases import Case, Contender, DentedSphere, Settings, outputs_of_mesh
+from bench.peers import SLOW_RUNS
+
+LOWER, UPPER = -1.0, 1.0
+
+
+def sphere(points: Tensor) -> Tensor:
+    x, y, z = points.unbind(1)
+    return (x * x + y * y + z * z).sqrt() - 0.5
+
+
+def surfaces(field: Any, cells: int, lipschitz: float | None) -> list[Contender]:
+    """Cold and warm, beside all nodes; without gradients."""
+    warm = diffiso.NarrowBand(LOWER, UPPER, cells)
+    warm.sample(field)
+
+    def extract(**options: Any) -> Any:
+        with torch.no_grad():
+            return diffiso.isosurface(field, **options)
+
+    box = {"lower": LOWER, "upper": UPPER, "resolution": cells}
+    rule = "lipschitz" if lipschitz is None else lipschitz
+    return [
+        Contender("diffiso, cold band", lambda: extract(**box, band=rule), outputs_of_mesh, "ours"),
+        Contender("diffiso, warm band", lambda: extract(band=warm), outputs_of_mesh, "part"),
+        Contender("diffiso, all nodes", lambda: extract(**box), outputs_of_mesh, runs=SLOW_RUNS),
+    ]
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    cells = settings.size(512, 16)
+    contenders = surfaces(sphere, cells, 1.0)
+    yield Case(f"sphere, {cells} cells", contenders, samples=(cells + 1) ** 3)
+    cells, width = settings.size(128, 16), settings.size(64, 8)
+    field = DentedSphere(width).to(settings.device)
+    contenders = surfaces(field, cells, None)
+    name = f"4-layer network of width {width}, {cells} cells"
+    yield Case(name, contenders, samples=(cells + 1) ** 3)
+    cells = settings.size(1024, 16)
+    grid = diffiso.NarrowBand(LOWER, UPPER, cells, lipschitz=1.0).sample(sphere)
+    contenders = [
+        Contender(
+            f"diffiso, {name} faces",
+            lambda dtype=dtype: diffiso.marching_cubes(grid, index_dtype=dtype),
+            outputs_of_mesh,
+            kind,
+        )
+        for name, dtype, kind in (
+            ("int64", torch.int64, "ours"),
+            ("int32", torch.int32, "part"),
+        )
+    ]
+    yield Case(
+        f"marching cubes of bricks, sphere of {cells} cells",
+        contenders,
+        samples=grid.values.numel(),
+    )
