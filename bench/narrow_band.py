@@ -60,8 +60,5 @@ def cases(settings: Settings) -> Iterator[Case]:
             ("int32", torch.int32, "part"),
         )
     ]
-    yield Case(
-        f"marching cubes of bricks, sphere of {cells} cells",
-        contenders,
-        samples=grid.values.numel(),
-    )
+    name = f"marching cubes of bricks, sphere of {cells} cells"
+    yield Case(name, contenders, samples=grid.values.numel())
