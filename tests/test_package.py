@@ -97,6 +97,8 @@ def test_ops_have_a_kernel_a_fake_and_a_backward():
         qualified = f"diffiso::{name}"
         assert torch._C._dispatch_has_kernel_for_dispatch_key(qualified, "CPU"), name
         assert torch._library.simple_registry.singleton.find(qualified).fake_impl.kernel, name
+        if name.startswith("narrow_band_"):  # chooses nodes: not differentiable
+            continue
         has_autograd = torch._C._dispatch_has_kernel_for_dispatch_key(qualified, "Autograd")
         assert has_autograd or name.endswith("_backward"), name
         if not name.endswith("_backward"):

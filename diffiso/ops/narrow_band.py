@@ -38,6 +38,13 @@ class BandReport:
             the first evaluation and in each round of growing.
         bricks: Bricks that came out.
         lipschitz: The Lipschitz bound that held; None where none was used.
+
+    Example:
+        >>> import diffiso
+        >>> band = diffiso.NarrowBand(-1, 1, 64, lipschitz=1.0)
+        >>> grid = band.sample(lambda p: p.norm(dim=1) - 0.5)
+        >>> band.report.mode, len(band.report.queries_by_level)
+        ('cold', 4)
     """
 
     mode: Literal["cold", "warm"]

@@ -213,7 +213,7 @@ def _times(counts: tuple[int, ...]) -> str:
 def _check_surface(mesh: Mesh, grid: Grid | BrickGrid, settings: ExtractSettings) -> None:
     if len(mesh.faces) == 0:
         finite = grid.values[grid.values.isfinite()]
-        raise ValueError(
-            f"{settings.source}: no surface at level {settings.level:g}, "
-            f"values run from {float(finite.min()):g} to {float(finite.max()):g}"
-        )
+        seen = "no distance of the mesh comes near"
+        if len(finite) > 0:
+            seen = f"values run from {float(finite.min()):g} to {float(finite.max()):g}"
+        raise ValueError(f"{settings.source}: no surface at level {settings.level:g}, {seen}")

@@ -127,8 +127,9 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         what: What is being done, in a few words.
 
     Example:
-        >>> with progress_bar("sampling") as progress:
-        ...     mesh = diffiso.isosurface(sphere, -1, 1, 512, band=1.0, progress=progress)
+        >>> with progress_bar("counting") as progress:
+        ...     for done in range(1, 4):
+        ...         progress(done, 3)
     """
     if not (is_first() and sys.stderr.isatty() and available("rich")):
         yield lambda done, total: None
