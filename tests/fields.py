@@ -127,3 +127,17 @@ def shuffled_bricks(grid: Grid, generator: torch.Generator) -> BrickGrid:
     return BrickGrid.from_bricks(
         values[order], bricks.coordinates[order], bricks.nodes, grid.lower, grid.spacing
     )
+
+
+def exact_sphere(radius: float, center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Field:
+    """A sphere's distance by operations that IEEE rounds once: the same in chunks of any size."""
+
+    def field(points: Tensor) -> Tensor:
+        x, y, z = (points - points.new_tensor(center)).unbind(1)
+        return (x * x + y * y + z * z).sqrt() - radius
+
+    return field
+
+
+def union(*fields: Field) -> Field:
+    return lambda points: torch.stack([field(points) for field in fields]).amin(dim=0)

@@ -5,53 +5,14 @@ import math
 
 import pytest
 import torch
-from fields import box, gyroid, torus
-from topology import is_closed_and_oriented
+from fields import box, exact_sphere, gyroid, torus, union
+from topology import assert_dense_surface, assert_same_surface
 
 import diffiso
-from diffiso import Grid, NarrowBand, isosurface, marching_cubes, sample_field
+from diffiso import NarrowBand, marching_cubes, sample_field
 
 BOX = (-1.0, 1.0)
 SPHERE_AREA = math.pi  # of radius 0.5
-
-
-def exact_sphere(radius, center=(0.0, 0.0, 0.0)):
-    """A sphere's distance by operations that IEEE rounds once: the same in chunks of any size."""
-
-    def field(points):
-        x, y, z = (points - points.new_tensor(center)).unbind(1)
-        return (x * x + y * y + z * z).sqrt() - radius
-
-    return field
-
-
-def union(*fields):
-    return lambda points: torch.stack([field(points) for field in fields]).amin(dim=0)
-
-
-def by_edge(mesh):
-    """Vertices sorted by grid edge, and faces as sorted rows of edges in their winding."""
-    order = mesh.edges.argsort()
-    faces = mesh.edges[mesh.faces]
-    first = faces.argmin(dim=1, keepdim=True)
-    turned = faces.gather(1, (first + torch.arange(3)) % 3)
-    return mesh.edges[order], mesh.vertices[order], sorted(map(tuple, turned.tolist()))
-
-
-def assert_same_surface(bricks, field, level=0.0, closed=True):
-    """The surface of bricks and that of all nodes: same faces, same vertices bit for bit."""
-    cells = [n - 1 for n in bricks.nodes]
-    dense = sample_field(field, bricks.lower, bricks.upper, cells, dtype=bricks.values.dtype)
-    expected = marching_cubes(dense, level, return_edges=True)
-    mesh = marching_cubes(bricks, level, return_edges=True)
-    assert len(expected.faces) > 0
-    edges, vertices, faces = by_edge(mesh)
-    expected_edges, expected_vertices, expected_faces = by_edge(expected)
-    assert torch.equal(edges, expected_edges)
-    assert torch.equal(vertices, expected_vertices)
-    assert faces == expected_faces
-    if closed:
-        assert is_closed_and_oriented(mesh.faces)
 
 
 # Cold: the same surface as from all nodes.
@@ -77,7 +38,7 @@ SHAPES = {
 @pytest.mark.parametrize("resolution", [64, (37, 50, 61), (70, 33, 9)])
 def test_cold_gives_the_dense_surface(rule, shape, resolution):
     band = NarrowBand(*BOX, resolution, dtype=torch.float64, **RULES[rule])
-    assert_same_surface(band.sample(SHAPES[shape]), SHAPES[shape])
+    assert_dense_surface(band.sample(SHAPES[shape]), SHAPES[shape])
     assert band.report.mode == "cold"
 
 
@@ -90,7 +51,7 @@ def test_any_resolution(rule, resolution):
     grid = band.sample(field)
     assert grid.lower == lower
     assert grid.upper == pytest.approx(upper)
-    assert_same_surface(grid, field)
+    assert_dense_surface(grid, field)
 
 
 @pytest.mark.parametrize("level", [-0.2, 0.3])
@@ -100,13 +61,13 @@ def test_levels(rule, level):
         rule = "sign"  # that criterion knows the level 0 only
     field = exact_sphere(0.5)
     band = NarrowBand(*BOX, 48, **RULES[rule])
-    assert_same_surface(band.sample(field, level), field, level)
-    assert_same_surface(band.sample(field, torch.tensor(level)), field, level)
+    assert_dense_surface(band.sample(field, level), field, level)
+    assert_dense_surface(band.sample(field, torch.tensor(level)), field, level)
 
 
 def test_open_surfaces_end_at_the_box():
     band = NarrowBand(-3.0, 3.0, 64, lipschitz=math.sqrt(3), dtype=torch.float64)
-    assert_same_surface(band.sample(gyroid), gyroid, closed=False)
+    assert_dense_surface(band.sample(gyroid), gyroid, closed=False)
 
 
 def test_samples_are_those_of_the_field():
@@ -134,10 +95,7 @@ def test_fields_of_half_precision(dtype):
     grid = NarrowBand(*BOX, 32, lipschitz=1.0).sample(field)
     assert grid.values.dtype == dtype
     dense = marching_cubes(sample_field(field, *BOX, 32), return_edges=True)
-    edges, vertices, faces = by_edge(marching_cubes(grid, return_edges=True))
-    assert torch.equal(edges, by_edge(dense)[0])
-    assert torch.equal(vertices, by_edge(dense)[1])
-    assert faces == by_edge(dense)[2]
+    assert_same_surface(marching_cubes(grid, return_edges=True), dense)
 
 
 # What a bound guarantees, and what goes without one.
@@ -147,7 +105,7 @@ def test_a_bound_finds_a_part_of_the_finest_cells_size():
     """Radius one cell at 128 cells: no node of the coarsest lattice is near."""
     field = union(exact_sphere(0.5, (-0.3, 0.0, 0.0)), exact_sphere(2 / 128, (0.68, 0.55, -0.6)))
     band = NarrowBand(*BOX, 128, lipschitz=1.0)
-    assert_same_surface(band.sample(field), field)
+    assert_dense_surface(band.sample(field), field)
 
 
 def test_sign_alone_misses_what_fits_between_coarse_nodes():
@@ -188,7 +146,7 @@ def test_an_estimate_is_raised_where_samples_are_steeper():
         return distance + 0.03 * torch.tanh(distance / 0.03)
 
     band = NarrowBand(*BOX, 128, coarsest=8, dtype=torch.float64)
-    assert_same_surface(band.sample(field), field)
+    assert_dense_surface(band.sample(field), field)
     assert band.report.lipschitz >= 1.9
 
 
@@ -202,7 +160,7 @@ def test_occupancy_by_sign():
         return (exact_sphere(0.5)(points) > 0).float() - 0.5
 
     band = NarrowBand(*BOX, 96, refine="sign")
-    assert_same_surface(band.sample(field), field)
+    assert_dense_surface(band.sample(field), field)
 
 
 # Cost.
@@ -256,131 +214,6 @@ def test_chunks_within_the_memory_budget_change_nothing():
     assert torch.equal(chunked.values.nan_to_num(9), whole.values.nan_to_num(9))
 
 
-# Warm: it follows a surface, and says what it cannot see.
-
-
-@pytest.mark.parametrize("threshold", [None, 0.02, 0.1])
-def test_warm_follows_growth_and_motion(threshold):
-    band = NarrowBand(*BOX, 64, threshold=threshold)
-    for step in range(8):
-        field = exact_sphere(0.3 + 0.02 * step, (0.015 * step, -0.01 * step, 0.0))
-        grid = band.sample(field)
-        assert band.report.mode == ("warm" if step else "cold")
-        assert_same_surface(grid, field)
-
-
-def test_warm_follows_a_surface_that_leaves_its_band_at_once():
-    """Three cells a step: no node of the old band is near the new surface."""
-    band = NarrowBand(*BOX, 64, threshold=0.03)
-    band.sample(exact_sphere(0.5))
-    for radius in (0.6, 0.5):
-        field = exact_sphere(radius)
-        assert_same_surface(band.sample(field), field)
-        assert band.report.mode == "warm"
-
-
-def test_warm_follows_parts_that_merge_and_split():
-    band = NarrowBand(*BOX, 64, refine="sign")
-    for apart in (0.5, 0.4, 0.3, 0.2, 0.3, 0.4, 0.5):
-        field = union(exact_sphere(0.3, (apart, 0, 0)), exact_sphere(0.3, (-apart, 0, 0)))
-        assert_same_surface(band.sample(field), field)
-    assert band.report.mode == "warm"
-
-
-def test_a_jump_is_taken_cold():
-    band = NarrowBand(*BOX, 64)
-    band.sample(exact_sphere(0.1, (0.7, 0.7, 0.7)))
-    field = exact_sphere(0.8)
-    assert_same_surface(band.sample(field), field)
-    assert band.report.mode == "cold"
-
-
-def test_a_surface_that_vanished_is_looked_for_cold():
-    band = NarrowBand(*BOX, 64)
-    band.sample(exact_sphere(0.2))
-    assert len(marching_cubes(band.sample(lambda p: p.norm(dim=1) + 0.5)).faces) == 0
-    field = exact_sphere(0.3, (0.4, 0.0, 0.0))
-    assert_same_surface(band.sample(field), field)
-    assert band.report.mode == "cold"
-
-
-FAR = union(exact_sphere(0.3, (-0.5, 0.0, 0.0)), exact_sphere(0.05, (0.7, 0.6, 0.5)))
-
-
-def test_with_a_bound_a_far_part_is_in_the_very_next_mesh():
-    band = NarrowBand(*BOX, 64, lipschitz=1.0)
-    band.sample(exact_sphere(0.3, (-0.5, 0.0, 0.0)))
-    assert_same_surface(band.sample(FAR), FAR)
-    assert band.report.mode == "cold"
-
-
-def test_without_a_bound_a_far_part_waits_for_the_refresh():
-    """Documented: a warm call looks where the surface was."""
-    band = NarrowBand(*BOX, 64, refresh_every=3)
-    band.sample(exact_sphere(0.3, (-0.5, 0.0, 0.0)))
-    for expected in ("warm", "warm"):
-        near = marching_cubes(band.sample(FAR))
-        assert band.report.mode == expected
-        assert near.euler_number() == 2
-    assert_same_surface(band.sample(FAR), FAR)
-    assert band.report.mode == "cold"
-
-
-def test_a_bound_and_warm_calls_between():
-    band = NarrowBand(*BOX, 64, lipschitz=1.0, refresh_every=4)
-    modes = []
-    for step in range(9):
-        field = exact_sphere(0.4 + 0.01 * step)
-        assert_same_surface(band.sample(field), field)
-        modes.append(band.report.mode)
-    assert modes == ["cold", "warm", "warm", "warm"] * 2 + ["cold"]
-
-
-def test_queries_of_a_warm_call():
-    """At most 1.25 times the nodes of crossed cells, for a step of a quarter of a cell."""
-    band = NarrowBand(*BOX, 128)
-    band.sample(exact_sphere(0.5))
-    grid = band.sample(exact_sphere(0.5 + 0.25 * 2 / 128))
-    values = grid.to_grid().values
-    inside = values < 0
-    crossed = torch.nn.functional.max_pool3d(inside[None].float(), 2, stride=1) > 0
-    crossed &= torch.nn.functional.max_pool3d((values > 0)[None].float(), 2, stride=1) > 0
-    padded = torch.nn.functional.pad(crossed.float(), (1,) * 6)
-    nodes = int(torch.nn.functional.max_pool3d(padded, 2, stride=1).sum())
-    assert band.report.mode == "warm"
-    assert band.report.queries <= 1.25 * nodes
-
-
-def test_reset_forgets():
-    band = NarrowBand(*BOX, 32)
-    band.sample(exact_sphere(0.5))
-    band.reset()
-    assert band.report is None
-    band.sample(exact_sphere(0.5))
-    assert band.report.mode == "cold"
-
-
-def test_a_field_that_raises_leaves_a_band_that_starts_cold():
-    band = NarrowBand(*BOX, 32)
-    band.sample(exact_sphere(0.5))
-    with pytest.raises(ZeroDivisionError):
-        band.sample(lambda p: p[:, 0] * (1 / 0))
-    assert_same_surface(band.sample(exact_sphere(0.6)), exact_sphere(0.6))
-    assert band.report.mode == "cold"
-
-
-def test_thread_counts_change_nothing(threads):
-    results = []
-    for count in (1, 2, 5):
-        threads(count)
-        band = NarrowBand(*BOX, 96)
-        results.append([band.sample(exact_sphere(r)) for r in (0.5, 0.52)])
-    for other in results[1:]:
-        for a, b in zip(other, results[0], strict=True):
-            assert torch.equal(a.values.nan_to_num(9), b.values.nan_to_num(9))
-            assert torch.equal(a.table, b.table)
-
-
 # Absent samples.
 
 
@@ -391,74 +224,13 @@ def test_nan_makes_cells_absent(rule):
         return torch.where(points[:, 0] > 0.21, torch.nan, values)
 
     band = NarrowBand(*BOX, 64, **RULES[rule])
-    assert_same_surface(band.sample(field), field, closed=False)
-    assert_same_surface(band.sample(field), field, closed=False)
+    assert_dense_surface(band.sample(field), field, closed=False)
+    assert_dense_surface(band.sample(field), field, closed=False)
 
 
 def test_nan_everywhere_is_refused():
     with pytest.raises(ValueError, match=r"NaN everywhere"):
         NarrowBand(*BOX, 64).sample(lambda p: p[:, 0] * math.nan)
-
-
-# isosurface.
-
-
-@pytest.mark.parametrize("band", [1.0, "lipschitz", "sign", lambda c, size: c.abs().amin(1) < 0.2])
-def test_isosurface_with_a_band(band):
-    radius = torch.tensor(0.5, requires_grad=True)
-
-    def field(points):
-        return points.norm(dim=1) - radius
-
-    mesh = isosurface(field, *BOX, 64, band=band)
-    assert is_closed_and_oriented(mesh.faces)
-    mesh.volume().backward()
-    # A sphere's area is its volume's derivative; 64 cells are good to a few tenths of a per cent.
-    assert float(radius.grad) == pytest.approx(SPHERE_AREA, rel=5e-3)
-
-
-def test_isosurface_keeps_a_band_warm():
-    band = NarrowBand(*BOX, 64)
-    modes = []
-    for radius in (0.5, 0.49, 0.48):
-        mesh = isosurface(exact_sphere(radius), band=band)
-        modes.append(band.report.mode)
-        dense = isosurface(exact_sphere(radius), *BOX, 64)
-        assert len(mesh.faces) == len(dense.faces)
-    assert modes == ["cold", "warm", "warm"]
-
-
-def test_a_network_gives_the_same_faces():
-    """Its values differ by rounding where it is asked in other chunks: not the faces here."""
-    network = torch.nn.Sequential(
-        torch.nn.Linear(3, 64), torch.nn.Softplus(10), torch.nn.Linear(64, 1, bias=False)
-    )
-
-    def field(points):
-        return points.norm(dim=1) - 0.6 + 0.1 * network(points)[:, 0]
-
-    with torch.no_grad():
-        dense = marching_cubes(sample_field(field, *BOX, 64), return_edges=True)
-        mesh = marching_cubes(NarrowBand(*BOX, 64, lipschitz=1.3).sample(field), return_edges=True)
-    edges, vertices, faces = by_edge(mesh)
-    expected_edges, expected_vertices, expected_faces = by_edge(dense)
-    assert torch.equal(edges, expected_edges)
-    assert faces == expected_faces
-    # Values near 0 are sums of about 64 numbers near 1: rounded by 1e-6 at most, with a slope of 1.
-    torch.testing.assert_close(vertices, expected_vertices, rtol=0, atol=1e-6)
-
-
-def test_progress_is_told():
-    seen = []
-    isosurface(
-        exact_sphere(0.5),
-        *BOX,
-        64,
-        band=1.0,
-        progress=lambda done, count: seen.append((done, count)),
-    )
-    assert all(0 < done <= count for done, count in seen)
-    assert seen[-1][0] == seen[-1][1]
 
 
 # Errors.
@@ -532,13 +304,3 @@ def test_wrong_criteria(answer, fragment):
 def test_nan_level_is_refused():
     with pytest.raises(ValueError, match=r"level must be a number, got nan"):
         NarrowBand(*BOX, 16).sample(exact_sphere(0.5), math.nan)
-
-
-def test_isosurface_refuses_what_a_band_cannot_do():
-    field, band = exact_sphere(0.5), NarrowBand(*BOX, 16)
-    with pytest.raises(ValueError, match=r"a NarrowBand has its own box"):
-        isosurface(field, *BOX, 16, band=band)
-    with pytest.raises(ValueError, match=r"lower, upper and resolution must be given"):
-        isosurface(field, band=1.0)
-    with pytest.raises(ValueError, match=r"band must be None for a Grid"):
-        isosurface(Grid(torch.randn(4, 4, 4)), band=band)

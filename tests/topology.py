@@ -4,9 +4,10 @@
 import itertools
 
 import torch
+from fields import Field
 from torch import Tensor
 
-from diffiso import Mesh
+from diffiso import BrickGrid, Mesh, marching_cubes, sample_field
 
 AXIS = torch.eye(3, dtype=torch.int64)
 
@@ -142,16 +143,17 @@ def face_segments(faces: Tensor, edges: Tensor, lattice: tuple[int, int, int]) -
     return edges[ways[in_cell_face(mids[ways[:, 0]], mids[ways[:, 1]])]]
 
 
-def assert_same_surface(actual: Mesh, expected: Mesh) -> None:
+def assert_same_surface(actual: Mesh, expected: Mesh, tolerance: float = 0.0) -> None:
     """Assert that two meshes with edges are one, whatever the order of vertices and faces.
 
-    The same grid edges, on each the same position to the last bit, and the same faces between them,
-    each with its winding.
+    The same grid edges, on each the same position (to the last bit, unless a tolerance is given),
+    and the same faces between them, each with its winding.
     """
     edges, order = actual.edges.sort()
     expected_edges, expected_order = expected.edges.sort()
     assert torch.equal(edges, expected_edges)
-    assert torch.equal(actual.vertices[order], expected.vertices[expected_order])
+    apart = actual.vertices[order] - expected.vertices[expected_order]
+    assert apart.numel() == 0 or apart.abs().max() <= tolerance
     triples = []
     for mesh in (actual, expected):
         corners = mesh.edges[mesh.faces.long()]
@@ -162,3 +164,17 @@ def assert_same_surface(actual: Mesh, expected: Mesh) -> None:
             turned = turned[turned[:, column].argsort(stable=True)]
         triples.append(turned)
     assert torch.equal(*triples)
+
+
+def assert_dense_surface(
+    bricks: BrickGrid, field: Field, level: float | Tensor = 0.0, closed: bool = True
+) -> None:
+    """Assert that the surface of bricks is that of all nodes, to the last bit."""
+    cells = [n - 1 for n in bricks.nodes]
+    dense = sample_field(field, bricks.lower, bricks.upper, cells, dtype=bricks.values.dtype)
+    expected = marching_cubes(dense, level, return_edges=True)
+    mesh = marching_cubes(bricks, level, return_edges=True)
+    assert len(expected.faces) > 0
+    assert_same_surface(mesh, expected)
+    if closed:
+        assert is_closed_and_oriented(mesh.faces)

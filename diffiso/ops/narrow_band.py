@@ -4,27 +4,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from diffiso.ops._band_lattice import BandLattice, reach_of
-from diffiso.ops._evaluation import FieldEvaluator, SampledBox
+from diffiso.ops._band_lattice import BandLattice
+from diffiso.ops._band_run import BandRun, Criterion, Progress
+from diffiso.ops._evaluation import SampledBox
 from diffiso.ops._field import MEMORY_BUDGET, Field
-from diffiso.types import BRICK_SIZE, BrickGrid, Vector3
-
-Criterion = Callable[[Tensor, Vector3], Tensor]
-Progress = Callable[[int, int], None]
+from diffiso.types import BrickGrid
 
 _COARSEST_BOUNDED = 8  # cells: a bound holds from any lattice on
 _COARSEST = 32  # cells: what a coarse lattice steps over is missed
-_FEWEST_ACROSS = 8  # cells along the shortest axis, without a bound
-_ESTIMATE_MARGIN = 1.25  # neighbours differ by less than the slope, by their angle to it
-_STEEPEST_GROWTH = 3.5  # of the slopes seen: a jump's double with every lattice
-_WARM_LIMIT = 3.0  # times the last samples: from there on a cold call is cheaper
 
 
 @dataclass(frozen=True)
@@ -201,7 +195,7 @@ class NarrowBand:
         at = float(level)
         if math.isnan(at):
             raise ValueError("narrow_band: level must be a number, got nan")
-        run = _Run(self, field, at, progress)
+        run = BandRun(self, field, at, progress)
         last = self._last
         if last is not None and last.values.device != run.evaluator.device:
             raise ValueError(
@@ -249,155 +243,3 @@ class NarrowBand:
             torch.cat((axis[:1] - step, axis, axis[-1:] + step))
             for axis, step in zip(inner, self.box.spacing, strict=True)
         ]
-
-
-class _Run:
-    """One call of `NarrowBand.sample`."""
-
-    def __init__(
-        self, band: NarrowBand, field: Field, level: float, progress: Progress | None
-    ) -> None:
-        self.band, self.level, self.progress = band, level, progress
-        self.evaluator = FieldEvaluator(
-            "narrow_band",
-            field,
-            band.like,
-            band.memory_budget,
-            band.dtype,
-            band.device,
-            least=BRICK_SIZE**3,
-        )
-        self.axes = band.axes(self.evaluator.dtype, self.evaluator.device)
-        self.bound: float | None = band.lipschitz
-        self.queries: list[int] = []
-
-    def cold(self) -> BandLattice:
-        """Go from the coarsest lattice to the finest."""
-        bounded = self.band.refine == "lipschitz"
-        lattices = [self._evaluate(self._coarsest())]
-        if lattices[0].values.isnan().all():
-            raise ValueError("narrow_band: field must not be NaN everywhere, got NaN everywhere")
-        if bounded:
-            self._check_bound(lattices)
-        known: list[BandLattice] = []  # finer lattices of an earlier, lower bound
-        while lattices[-1].stride > 1:
-            lattice = self._refine(lattices[-1])
-            if len(known) >= len(lattices):
-                lattice = lattice.take(known[len(lattices) - 1])
-            lattices.append(self._evaluate(lattice))
-            if bounded and self._check_bound(lattices):
-                known = lattices[1:]
-                lattices = lattices[:1]
-        if self.band.lipschitz is not None:
-            return lattices[-1]
-        grown = self._grow(lattices[-1], limit=math.inf)
-        assert grown is not None
-        return grown
-
-    def warm(self, last: BandLattice, last_level: float) -> BandLattice | None:
-        """Start from the last surface; None if there is none, or it moved too far to follow."""
-        lattice = last.reuse(last_level, self.band.threshold)
-        if len(lattice.ids) == 0:
-            return None
-        limit = _WARM_LIMIT * last.sample_count()
-        grown = self._grow(self._evaluate(lattice), limit)
-        if grown is None or not grown.is_crossed(self.level):
-            return None
-        return grown.without_empty_bricks()
-
-    def _grow(self, lattice: BandLattice, limit: float) -> BandLattice | None:
-        """Add nodes until every crossed cell is known in full; None if they pass the limit."""
-        added = 0
-        while (grown := lattice.grow(self.level)) is not None:
-            added += len(grown.ids)
-            if added > limit:
-                return None
-            lattice = self._evaluate(grown)
-        return lattice
-
-    def _coarsest(self) -> BandLattice:
-        cells, stride = self.band.cells, 1
-        fewest = 1 if self.band.lipschitz is not None else _FEWEST_ACROSS
-        while max(cells) > stride * self.band.coarsest and min(cells) >= 2 * stride * fewest:
-            stride *= 2
-        return BandLattice.full(cells, stride, self.evaluator.dtype, self.evaluator.device)
-
-    def _evaluate(self, lattice: BandLattice) -> BandLattice:
-        """Return the lattice with the values of the nodes that lacked one."""
-        self.queries.append(len(lattice.ids))
-        if len(lattice.ids) == 0:
-            return lattice
-        ids = lattice.ids
-        if self.band.close_boundary:
-            rim = lattice.on_the_rim()
-            beyond, ids = ids[rim], ids[~rim]
-            lattice.fill(beyond, lattice.values.new_full((len(beyond),), math.inf))
-        if len(ids) == 0:
-            return lattice
-        results = self.evaluator.evaluate(
-            lambda begin, end: lattice.points(ids[begin:end], self.axes), len(ids), self.progress
-        )
-        lattice = lattice.in_dtype(results.dtype)
-        lattice.fill(ids, results)
-        self.queries[-1] = len(ids)
-        return lattice
-
-    def _refine(self, lattice: BandLattice) -> BandLattice:
-        spacing = lattice.spacing(self.band.box.spacing)
-        if self.band.refine == "lipschitz":
-            assert self.bound is not None
-            rounding = 8 * self._rounding() * self.bound
-            reach = reach_of(spacing, self.bound, lattice.values.dtype, rounding)
-            return lattice.refine(self.level, reach, None, 0, self.band.close_boundary)
-        keep = None
-        if callable(self.band.refine):
-            keep = lattice.choose(self.band.refine, spacing)
-        closed = self.band.close_boundary
-        return lattice.refine(self.level, None, keep, self.band.dilation, closed)
-
-    def _rounding(self) -> float:
-        """Return the rounding of a coordinate, world units."""
-        largest = max(abs(x) for x in (*self.band.box.lower, *self.band.box.upper))
-        return largest * torch.finfo(self.evaluator.dtype).eps
-
-    def _check_bound(self, lattices: list[BandLattice]) -> bool:
-        """Hold the last lattice's samples against the bound; say whether an estimate was raised."""
-        lattice = lattices[-1]
-        spacing = lattice.spacing(self.band.box.spacing)
-        pair = lattice.steepest_pair(spacing)
-        if self.band.lipschitz is None:
-            if self.bound is None:
-                self._first_slope = pair.slope
-                self.bound = max(_ESTIMATE_MARGIN * pair.slope, 1e-30)  # a constant has no slope
-                return False
-            if pair.slope <= self.bound:
-                return False
-            if pair.slope > _STEEPEST_GROWTH * self._first_slope:
-                raise ValueError(
-                    f"narrow_band: field must have a Lipschitz bound, but its samples rise by "
-                    f"{self._first_slope:.3g} per world unit on the coarsest lattice, and by "
-                    f"{pair.slope:.3g} at a spacing of {max(spacing):.3g}; give lipschitz, or "
-                    'refine="sign" for a field that jumps'
-                )
-            self.bound = _ESTIMATE_MARGIN * pair.slope
-            return True
-        if pair.slope <= self.band.lipschitz:
-            return False
-        # What two samples are rounded by, over the distance between them.
-        largest = max(abs(lattice.value_at(node)) for node in (pair.first, pair.second))
-        rounding = 16 * self._rounding() * self.band.lipschitz
-        rounding += 4 * torch.finfo(lattice.values.dtype).eps * largest
-        if pair.slope > self.band.lipschitz + rounding / min(spacing):
-            first, second = (
-                tuple(
-                    round(float(axis[n]), 6)
-                    for axis, n in zip(self.axes, lattice.place(node), strict=True)
-                )
-                for node in (pair.first, pair.second)
-            )
-            raise ValueError(
-                f"narrow_band: lipschitz must bound the field's slope, got {self.band.lipschitz}, "
-                f"but its samples rise by {pair.slope:.6g} per world unit between {first} and "
-                f"{second}"
-            )
-        return False
