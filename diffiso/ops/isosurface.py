@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from diffiso.ops._band_run import Criterion, Progress
 from diffiso.ops._evaluation import FieldEvaluator, SampledBox, points_like
 from diffiso.ops._field import MEMORY_BUDGET, Field
 from diffiso.ops.marching_cubes import check_options, marching_cubes
@@ -20,7 +21,7 @@ from diffiso.ops.mesh_sdf import (
     check_law,
     mesh_sdf,
 )
-from diffiso.ops.narrow_band import Criterion, NarrowBand, Progress
+from diffiso.ops.narrow_band import NarrowBand
 from diffiso.ops.sample_grid import sample_grid
 from diffiso.types import BrickGrid, Grid, Mesh, MeshBatch
 
