@@ -67,7 +67,7 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
   m.def(
       "narrow_band_refine(Tensor values, Tensor table, Tensor coordinates, Tensor asked, "
       "Tensor? keep, int[] nodes, int[] fine_nodes, float[] reach, float level, bool by_bound, "
-      "int dilation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "int dilation, bool closed) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // -> masks of the nodes to evaluate anew, of those on a side, and of those inside
   m.def(
       "narrow_band_reuse(Tensor values, Tensor table, Tensor coordinates, Tensor asked, "

@@ -36,6 +36,18 @@ def test_isosurface_layer(law, close_boundary):
     assert is_closed_and_oriented(mesh.faces) or not close_boundary
 
 
+@pytest.mark.parametrize("band", [1.0, "lipschitz", "sign", "warm"])
+@pytest.mark.parametrize("close_boundary", [False, True])
+def test_isosurface_layer_with_a_band(band, close_boundary):
+    layer = IsoSurface(-1.0, 1.0, 32, band=band, close_boundary=close_boundary)
+    for radius in (0.5, 0.52):
+        field = sphere(radius)
+        expected = isosurface(field, -1, 1, 32, close_boundary=close_boundary)
+        assert layer(field).faces.shape == expected.faces.shape
+    if band == "warm":
+        assert layer.band.report.mode == "warm"
+
+
 @pytest.mark.parametrize("shape", [(6, 7, 8), (3, 6, 7, 8)])
 @pytest.mark.parametrize("gradient", ["linear", "none"])
 def test_marching_cubes_layer(shape, gradient, generator):

@@ -95,7 +95,7 @@ def fine_sizes(shape):
 
 @pytest.mark.parametrize("dtype", GRID_DTYPES)
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("rule", ["bound", "sign", "dilated", "twice", "keep"])
+@pytest.mark.parametrize("rule", ["bound", "closed", "sign", "dilated", "twice", "keep"])
 def test_refine(rule, seed, dtype):
     generator = torch.Generator().manual_seed(seed)
     values, asked = random_lattice(generator, dtype)
@@ -103,14 +103,22 @@ def test_refine(rule, seed, dtype):
     sizes = list(fine_sizes(values.shape))
     fine_nodes = sizes[seed % len(sizes)]
     level = (0.0, 0.5, -0.25)[seed % 3]
-    reach = reach_of((0.5, 0.7, 0.9), 1.1, dtype, 0.0) if rule == "bound" else None
+    reach = reach_of((0.5, 0.7, 0.9), 1.1, dtype, 0.0) if rule in ("bound", "closed") else None
     keep = torch.rand(values.shape, generator=generator) < 0.05 if rule == "keep" else None
     dilation = {"dilated": 1, "twice": 2, "keep": seed % 2}.get(rule, 0)
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     rounded = None if reach is None else torch.tensor(reach, dtype=compute).tolist()
     known_values = values.where(asked, torch.nan)
+    closed = rule == "closed"
     expected = reference.narrow_band_refine(
-        known_values.to(compute), asked, fine_nodes, level, rounded, keep, dilation
+        known_values.to(compute),
+        asked,
+        fine_nodes,
+        level,
+        rounded,
+        keep,
+        dilation,
+        closed,
     )
     fine = BandLattice(
         *OPS.narrow_band_refine(
@@ -125,6 +133,7 @@ def test_refine(rule, seed, dtype):
             level,
             reach is not None,
             dilation,
+            closed,
         ),
         tuple(n - 1 for n in fine_nodes),
         1,
@@ -268,8 +277,8 @@ def test_opcheck(generator):
     # The rest of opcheck compares outputs and holds NaN to differ from NaN.
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     for op, given in (
-        (OPS.narrow_band_refine, (None, nodes, fine, [1.0] * 8, 0.0, True, 0)),
-        (OPS.narrow_band_refine, (empty, nodes, fine, [1.0] * 8, 0.0, False, 1)),
+        (OPS.narrow_band_refine, (None, nodes, fine, [1.0] * 8, 0.0, True, 0, False)),
+        (OPS.narrow_band_refine, (empty, nodes, fine, [1.0] * 8, 0.0, False, 1, False)),
         (OPS.narrow_band_grow, (empty, empty, nodes, 0.0)),
     ):
         torch.library.opcheck(op, (*shared, *given), test_utils=tests)
@@ -292,6 +301,7 @@ def arguments(**changes):
         "level": 0.0,
         "by_bound": True,
         "dilation": 0,
+        "closed": False,
     }
     return tuple({**given, **changes}.values())
 
@@ -329,7 +339,7 @@ def test_without_bricks():
         torch.zeros(0, 8, dtype=torch.int64),
     )
     nodes = [9, 8, 8]
-    fine = OPS.narrow_band_refine(*empty, None, nodes, [17, 15, 15], [1.0] * 8, 0.0, True, 0)
+    fine = OPS.narrow_band_refine(*empty, None, nodes, [17, 15, 15], [1.0] * 8, 0.0, True, 0, False)
     assert fine[0].shape == (0, 8, 8, 8)
     assert fine[1].tolist() == torch.full((3, 2, 2), -1).tolist()
     wanted = OPS.narrow_band_reuse(*empty, nodes, 0.0, 0.0)[0]
@@ -358,7 +368,7 @@ def test_thread_counts_change_nothing(threads):
         lattice = lattice_of(values, asked)
         fine = OPS.narrow_band_refine(
             lattice.values, lattice.table, lattice.coordinates, lattice.asked, None,
-            list(values.shape), [2 * n - 2 for n in values.shape], [0.05] * 8, 0.0, True, 0,
+            list(values.shape), [2 * n - 2 for n in values.shape], [0.05] * 8, 0.0, True, 0, False,
         )  # fmt: skip
         results.append([tensor.nan_to_num(9) for tensor in fine])
     for other in results[1:]:

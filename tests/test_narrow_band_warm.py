@@ -183,6 +183,49 @@ def test_a_network_gives_the_same_faces():
     assert_same_surface(mesh, dense, tolerance=1e-6)
 
 
+@pytest.mark.parametrize("rule", [1.0, "lipschitz", "sign"])
+@pytest.mark.parametrize("resolution", [(40, 33, 50), 64, 9])
+def test_close_boundary(rule, resolution):
+    """A solid that leaves the box on five sides, and one that fills it."""
+    lower, upper = (-1.0, -0.5, -0.7), (0.8, 0.5, 1.0)
+    for radius in (0.9, 3.0):
+        field = exact_sphere(radius, (0.1, 0.0, 0.2))
+        dense = isosurface(field, lower, upper, resolution, close_boundary=True)
+        mesh = isosurface(field, lower, upper, resolution, close_boundary=True, band=rule)
+        assert is_closed_and_oriented(mesh.faces)
+        assert mesh.faces.shape == dense.faces.shape
+        ours, theirs = (m.vertices[m.vertices[:, 0].argsort()][:, 0] for m in (mesh, dense))
+        # Places are counted from a node further out: another rounding of coordinates near 1.
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+        torch.testing.assert_close(mesh.volume(), dense.volume(), rtol=1e-5, atol=0)
+
+
+def test_close_boundary_stays_warm():
+    band = NarrowBand(-0.5, 0.5, 48, close_boundary=True)
+    for step in range(4):
+        field = exact_sphere(0.55 + 0.01 * step)
+        mesh = isosurface(field, band=band)
+        dense = isosurface(field, -0.5, 0.5, 48, close_boundary=True)
+        assert is_closed_and_oriented(mesh.faces)
+        assert len(mesh.faces) == len(dense.faces)
+    assert band.report.mode == "warm"
+
+
+def test_closing_asks_for_no_point_beyond_the_box():
+    seen = []
+
+    def field(points):
+        seen.append(points)
+        return exact_sphere(0.9)(points)
+
+    band = NarrowBand(-0.5, 0.5, 32, lipschitz=1.0, close_boundary=True)
+    grid = band.sample(field)
+    assert torch.cat(seen).abs().max() <= 0.5
+    assert grid.nodes == (35, 35, 35)
+    assert grid.values.isinf().any()
+    assert sum(len(points) for points in seen) == band.report.queries
+
+
 def test_progress_is_told():
     seen = []
     isosurface(
@@ -202,5 +245,7 @@ def test_isosurface_refuses_what_a_band_cannot_do():
         isosurface(field, *BOX, 16, band=band)
     with pytest.raises(ValueError, match=r"lower, upper and resolution must be given"):
         isosurface(field, band=1.0)
+    with pytest.raises(ValueError, match=r"close_boundary must be set where"):
+        isosurface(field, band=band, close_boundary=True)
     with pytest.raises(ValueError, match=r"band must be None for a Grid"):
         isosurface(Grid(torch.randn(4, 4, 4)), band=band)

@@ -15,8 +15,10 @@ namespace diffiso {
 struct Refinement {
   BrickShape coarse;
   int64_t coarse_cells[3], fine_nodes[3], fine_cells[3], fine_tiles[3];
+  bool closed;  // the outermost nodes lie outside the box, where every solid ends
 
-  DIFFISO_HD Refinement(const BrickShape& from, const int64_t* nodes) : coarse(from) {
+  DIFFISO_HD Refinement(const BrickShape& from, const int64_t* nodes, bool ends = false)
+      : coarse(from), closed(ends) {
     for (int axis = 0; axis < 3; ++axis) {
       coarse_cells[axis] = from.nodes[axis] - 1;
       fine_nodes[axis] = nodes[axis];
@@ -91,18 +93,32 @@ struct Reach {
   }
 };
 
+// Whether a solid may end in a coarse cell because the lattice does.
+DIFFISO_HD bool ends_in_cell(const Refinement& p, const int64_t tile[3], int x, int bit) {
+  const int local[3] = {x, bit >> 3, bit & 7};
+  bool outermost = false;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t cell = kBrickSize * tile[axis] + local[axis];
+    outermost = outermost || cell == 0 || cell == p.coarse_cells[axis] - 1;
+  }
+  return p.closed && outermost;
+}
+
 // Bit o: child o = 4*dx + 2*dy + dz of a cell may hold the surface. A field with that Lipschitz
-// bound is not zero within |value| / bound of a sample, so any one corner can clear a child. A
-// corner that is NaN clears nothing, but a cell of eight is taken for empty.
+// bound is not zero within |value| / bound of a sample, so any one corner can clear a child. A corner
+// that is NaN clears nothing, but a cell of eight is taken for empty. Where a solid may `end`, only
+// corners that are outside and in the box can: inside there is a surface wherever the box ends.
 template <typename scalar_t>
 DIFFISO_HD unsigned children_to_refine(const scalar_t corners[8], scalar_t level,
-                                       const Reach<scalar_t>& reach) {
+                                       const Reach<scalar_t>& reach, bool end) {
   unsigned cleared = 0;
   bool any = false;
   for (int c = 0; c < 8; ++c) {
     if (corners[c] != corners[c]) continue;
     any = true;
     const scalar_t distance = std::abs(corners[c] - level);
+    const bool beyond = distance > std::numeric_limits<scalar_t>::max();
+    if (end && (beyond || corners[c] < level)) continue;
     for (int o = 0; o < 8; ++o) cleared |= static_cast<unsigned>(distance > reach.of[c ^ o]) << o;
   }
   return any ? ~cleared & 0xffu : 0u;

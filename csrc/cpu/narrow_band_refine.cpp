@@ -34,7 +34,8 @@ std::vector<uint64_t> children_by_bound(const Refinement& p, const value_t* valu
         const int bit = lowest_bit(cells);
         scalar_t corners[8];
         for (int c = 0; c < 8; ++c) corners[c] = local.at[cell_node(64 * x + bit) + corner_step(c)];
-        const unsigned children = children_to_refine(corners, level, reach);
+        const bool end = ends_in_cell(p, tile.data(), x, bit);
+        const unsigned children = children_to_refine(corners, level, reach, end);
         for (int o = 0; o < 8; ++o) have[o] |= uint64_t{children >> o & 1} << bit;
       }
       for (int n = 0; n < 8; ++n) {
@@ -145,11 +146,11 @@ BandBricks fine_bricks(const Refinement& p, const ChosenCells& chosen, const uin
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> narrow_band_refine(
     Tensor values, Tensor table, Tensor coordinates, Tensor asked, std::optional<Tensor> keep,
     std::vector<int64_t> nodes, std::vector<int64_t> fine_nodes, std::vector<double> reach,
-    double level, bool by_bound, int64_t dilation) {
+    double level, bool by_bound, int64_t dilation, bool closed) {
   const BrickShape coarse =
       check_narrow_band("narrow_band_refine", values, table, coordinates, nodes, asked);
   check_refinement(values, keep, nodes, fine_nodes, reach, dilation);
-  const Refinement p(coarse, fine_nodes.data());
+  const Refinement p(coarse, fine_nodes.data(), closed);
   const uint64_t* known = words_of(asked);
   Tensor fine_table =
       zeros_on(values, {p.fine_tiles[0], p.fine_tiles[1], p.fine_tiles[2]}, DType::Int);

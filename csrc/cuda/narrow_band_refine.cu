@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(kBandBlock)
           const scalar_t* first = local + cell_node(64 * x + bit);
           scalar_t corners[8];
           for (int c = 0; c < 8; ++c) corners[c] = first[corner_step(c)];
-          children = children_to_refine(corners, p.level, p.reach);
+          const bool end = ends_in_cell(p.grid, tile.at, x, bit);
+          children = children_to_refine(corners, p.level, p.reach, end);
         }
         const int dx = lane >> 1 & 1;
         uint64_t have[4] = {};  // of the children with the lane's own dx
@@ -275,12 +276,12 @@ void dilate(const CudaContext& cuda, BandScratch& scratch, const Refinement& p, 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> narrow_band_refine(
     Tensor values, Tensor table, Tensor coordinates, Tensor asked, std::optional<Tensor> keep,
     std::vector<int64_t> nodes, std::vector<int64_t> fine_nodes, std::vector<double> reach,
-    double level, bool by_bound, int64_t dilation) {
+    double level, bool by_bound, int64_t dilation, bool closed) {
   const CudaContext cuda(values);
   const BrickShape coarse =
       check_narrow_band("narrow_band_refine", values, table, coordinates, nodes, asked);
   check_refinement(values, keep, nodes, fine_nodes, reach, dilation);
-  const Refinement grid(coarse, fine_nodes.data());
+  const Refinement grid(coarse, fine_nodes.data(), closed);
   // A cell reaches all others of a row in that many rounds.
   const int64_t rounds =
       by_bound ? 0 : std::min(dilation, *std::max_element(nodes.begin(), nodes.end()));

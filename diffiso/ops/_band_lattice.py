@@ -156,7 +156,7 @@ class BandLattice:
             level,
             reach is not None,
             dilation,
-            # closed
+            closed,
         )
         return BandLattice(values, table, coordinates, asked, ids, self.box_cells, self.stride // 2)
 

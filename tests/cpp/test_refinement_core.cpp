@@ -159,9 +159,9 @@ void test_children_that_a_surface_meets() {
     double corners[8];
     for (int c = 0; c < 8; ++c) corners[c] = field(c >> 2, c >> 1 & 1, c & 1);
     // What is absent clears nothing, so less corners never clear more.
-    const unsigned all = children_to_refine(corners, level, reach);
+    const unsigned all = children_to_refine(corners, level, reach, false);
     corners[random.below(8)] = kNaN;
-    expect((children_to_refine(corners, level, reach) & all) == all);
+    expect((children_to_refine(corners, level, reach, false) & all) == all);
     for (int o = 0; o < 8; ++o) {
       bool below = false, above = false;
       for (int c = 0; c < 8; ++c) {
@@ -188,16 +188,52 @@ void test_a_child_is_cleared_from_just_beyond_its_reach() {
       for (float& corner : corners) corner = std::numeric_limits<float>::quiet_NaN();
       const float far = reach.of[c ^ o];
       corners[c] = 10 - far;
-      expect((children_to_refine(corners, 10.0f, reach) >> o & 1) == 1);
+      expect((children_to_refine(corners, 10.0f, reach, false) >> o & 1) == 1);
       corners[c] = 10 - std::nextafter(far, 100.0f);
-      expect(corners[c] == 10 - far || (children_to_refine(corners, 10.0f, reach) >> o & 1) == 0);
+      expect(corners[c] == 10 - far ||
+             (children_to_refine(corners, 10.0f, reach, false) >> o & 1) == 0);
       corners[c] = 10.5f + far;
-      expect((children_to_refine(corners, 10.0f, reach) >> o & 1) == 0);
+      expect((children_to_refine(corners, 10.0f, reach, false) >> o & 1) == 0);
     }
   }
   float absent[8];
   for (float& corner : absent) corner = std::numeric_limits<float>::quiet_NaN();
-  expect(children_to_refine(absent, 10.0f, reach) == 0);
+  expect(children_to_refine(absent, 10.0f, reach, false) == 0);
+}
+
+// Where a solid may end, what is inside or beyond the box clears nothing.
+void test_only_corners_outside_clear_where_a_solid_may_end() {
+  const double numbers[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  const Reach<float> reach(numbers);
+  float corners[8];
+  for (float& corner : corners) corner = -100;
+  expect(children_to_refine(corners, 0.0f, reach, false) == 0);
+  expect(children_to_refine(corners, 0.0f, reach, true) == 0xff);
+  corners[3] = std::numeric_limits<float>::infinity();
+  expect(children_to_refine(corners, 0.0f, reach, true) == 0xff);
+  corners[5] = 1.5f;  // reaches its own child only
+  expect(children_to_refine(corners, 0.0f, reach, true) == (0xffu & ~(1u << 5)));
+}
+
+// The outermost cells of a closed lattice, of 9 x 5 x 3 nodes.
+void test_cells_in_which_a_solid_may_end() {
+  BrickShape coarse{};
+  const int64_t nodes[3] = {9, 5, 3}, fine[3] = {17, 9, 5};
+  for (int axis = 0; axis < 3; ++axis) coarse.nodes[axis] = nodes[axis];
+  for (const bool closed : {false, true}) {
+    const Refinement p(coarse, fine, closed);
+    for (int x = 0; x < 8; ++x) {
+      for (int y = 0; y < 4; ++y) {
+        for (int z = 0; z < 2; ++z) {
+          const int64_t tile[3] = {0, 0, 0};
+          const bool outermost = x == 0 || x == 7 || y == 0 || y == 3 || z == 0 || z == 1;
+          expect(ends_in_cell(p, tile, x, 8 * y + z) == (closed && outermost));
+        }
+      }
+    }
+    const int64_t inner[3] = {0, 0, 0};
+    expect(!ends_in_cell(Refinement(coarse, fine, false), inner, 0, 0));
+  }
 }
 
 // Both ways to name chosen cells, and their nodes.
@@ -309,6 +345,8 @@ int main() {
   test_values_that_the_coarse_lattice_holds();
   test_full_cells();
   test_children_that_a_surface_meets();
+  test_only_corners_outside_clear_where_a_solid_may_end();
+  test_cells_in_which_a_solid_may_end();
   test_a_child_is_cleared_from_just_beyond_its_reach();
   test_chosen_cells();
   test_pairs_of_corners();

@@ -107,9 +107,10 @@ def assert_refines_alike(band: Band, *rule) -> int:
     for odd in (0, 1):
         fine = [2 * n - 1 - (odd if n > 2 else 0) for n in band.nodes]
         keep, reach, level, by_bound, dilation = rule
-        arguments = (keep, band.nodes, fine, reach, level, by_bound, dilation)
-        expected = cpu.narrow_band_refine(*band.lattice, *arguments)
-        assert_same_bits(simt.narrow_band_refine(*band.lattice, *arguments), expected)
+        for closed in (False, True):
+            arguments = (keep, band.nodes, fine, reach, level, by_bound, dilation, closed)
+            expected = cpu.narrow_band_refine(*band.lattice, *arguments)
+            assert_same_bits(simt.narrow_band_refine(*band.lattice, *arguments), expected)
         total += len(expected[-1])
     return total
 

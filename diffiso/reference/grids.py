@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops once more, in plain torch: slow, clear, and the definition of what kernels must return.
-
-Nothing here is written for speed. Every function is differentiable through torch's autograd, so the
-gradient of a reference is the specification of the op's backward. Arguments are those of
-`torch.ops.diffiso`: grids carry a batch dimension, nodes sit at `lower + (i, j, k) * spacing`.
-"""
+"""Grids and sparse grids: surfaces, samples, and surface points with gradients."""
 
 import itertools
 import math

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops once more, in plain torch: slow, clear, and the definition of what kernels must return.
+
+Nothing here is written for speed. Every function is differentiable through torch's autograd, so the
+gradient of a reference is the specification of the op's backward. Arguments are those of
+`torch.ops.diffiso`: grids carry a batch dimension, nodes sit at `lower + (i, j, k) * spacing`.
+"""
+
+from diffiso.reference.grids import (
+    CORNERS,
+    ExtractedSurface,
+    FieldSample,
+    marching_cubes,
+    marching_cubes_bricks,
+    mesh_sdf,
+    mesh_sdf_grid,
+    sample_grid,
+)
+from diffiso.reference.narrow_band import (
+    BandMemory,
+    narrow_band_grow,
+    narrow_band_refine,
+    narrow_band_reuse,
+)
+
+__all__ = [
+    "CORNERS",
+    "BandMemory",
+    "ExtractedSurface",
+    "FieldSample",
+    "marching_cubes",
+    "marching_cubes_bricks",
+    "mesh_sdf",
+    "mesh_sdf_grid",
+    "narrow_band_grow",
+    "narrow_band_refine",
+    "narrow_band_reuse",
+    "sample_grid",
+]
