@@ -208,7 +208,7 @@ def follow(weights: Path, steps: int, cells: int) -> Row:
             "nodes_of_crossed_cells": nodes,
             "vertices": len(mesh.vertices),
             "same_faces": len(mesh.faces) == len(whole.faces),
-            "loss": float(loss),
+            "loss": float(loss.detach()),
             "seconds": warm,
             "dense_seconds": dense,
         })  # fmt: skip
