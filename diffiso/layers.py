@@ -58,6 +58,10 @@ class IsoSurface(nn.Module):
         self.law: Law = law
         self.close_boundary = close_boundary
         self.memory_budget = memory_budget
+        if isinstance(band, NarrowBand):
+            raise ValueError(
+                'IsoSurface: band must be a rule or "warm", got a NarrowBand, which has its own box'
+            )
         self.band: Band | NarrowBand | None
         if band == "warm":
             self.band = NarrowBand(

@@ -372,6 +372,8 @@ def _check_alike(function: str, points: Tensor, other: Tensor) -> None:
 
 def _along_axes(function: str, grid: Grid) -> list[tuple[Tensor, Tensor, Tensor, float]]:
     """Return for each axis the samples before, at and after the inner nodes, and the spacing."""
+    if not isinstance(grid, Grid):
+        raise TypeError(f"{function}: grid must be a Grid, got {type(grid).__name__}")
     values = grid.values
     if values.dim() not in (3, 4) or min(values.shape[-3:]) < 3:
         raise ValueError(

@@ -6,7 +6,7 @@ import torch
 from fields import random_smooth, sample, sphere
 from topology import euler_number, is_closed_and_oriented
 
-from diffiso import Grid, isosurface, marching_cubes, sample_grid
+from diffiso import Grid, NarrowBand, isosurface, marching_cubes, sample_grid
 from diffiso.layers import GridSampler, IsoSurface, MarchingCubes
 
 LOWER, UPPER = (-1.0, -1.5, -2.0), (1.0, 0.5, 2.5)
@@ -46,6 +46,11 @@ def test_isosurface_layer_with_a_band(band, close_boundary):
         assert layer(field).faces.shape == expected.faces.shape
     if band == "warm":
         assert layer.band.report.mode == "warm"
+
+
+def test_isosurface_layer_takes_no_band_with_a_box_of_its_own():
+    with pytest.raises(ValueError, match=r"band must be a rule or"):
+        IsoSurface(-1.0, 1.0, 32, band=NarrowBand(-2.0, 2.0, 16))
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 8), (3, 6, 7, 8)])

@@ -383,3 +383,11 @@ def test_surface_loss_errors():
         surface_loss(flat, mesh, points)
     with pytest.raises(ValueError, match="points must be"):
         surface_loss(mesh, mesh, points[:0])
+
+
+@pytest.mark.parametrize("loss", [grid_gradient, grid_laplacian])
+def test_sparse_grids_are_refused(loss):
+    """Their bricks look like a batch of dense grids."""
+    bricks = diffiso.NarrowBand(-1, 1, 16, lipschitz=1.0).sample(sphere(0.5))
+    with pytest.raises(TypeError, match=r"grid must be a Grid, got BrickGrid"):
+        loss(bricks)

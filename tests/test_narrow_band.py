@@ -214,6 +214,47 @@ def test_chunks_within_the_memory_budget_change_nothing():
     assert torch.equal(chunked.values.nan_to_num(9), whole.values.nan_to_num(9))
 
 
+# Values that are rounded, infinite or absent.
+
+
+@pytest.mark.parametrize(
+    ("level", "dtype"),
+    [(100.0, torch.float16), (10.0, torch.float16), (1.0, torch.bfloat16), (1e5, torch.float32)],
+)
+def test_a_bound_allows_for_the_rounding_of_values_near_the_level(level, dtype):
+    def field(points):
+        return (exact_sphere(0.5)(points) + level).to(dtype)
+
+    dense = marching_cubes(sample_field(field, *BOX, 64), level, return_edges=True)
+    grid = NarrowBand(*BOX, 64, lipschitz=1.0).sample(field, level)
+    assert_same_surface(marching_cubes(grid, level, return_edges=True), dense)
+
+
+@pytest.mark.parametrize("rule", [{"lipschitz": 1.0}, {}, {"refine": "sign"}])
+@pytest.mark.parametrize(
+    ("beyond", "instead"), [(0.2, math.inf), (0.1, math.inf), (-0.1, -math.inf)]
+)
+def test_infinities_clear_nothing(rule, beyond, instead):
+    """A distance that is known near the surface only."""
+
+    def field(points):
+        values = exact_sphere(0.5)(points)
+        return torch.where(values > beyond if beyond > 0 else values < beyond, instead, values)
+
+    assert_dense_surface(NarrowBand(*BOX, 64, **rule).sample(field), field)
+
+
+def test_an_estimate_allows_for_rounding():
+    def field(points):
+        return (exact_sphere(0.1)(points) + 10).half()
+
+    band = NarrowBand(-0.2, 0.2, 128)
+    dense = marching_cubes(sample_field(field, -0.2, 0.2, 128), 10.0, return_edges=True)
+    found = marching_cubes(band.sample(field, 10.0), 10.0, return_edges=True)
+    assert_same_surface(found, dense)
+    assert band.report.lipschitz < 2
+
+
 # Absent samples.
 
 
@@ -228,9 +269,12 @@ def test_nan_makes_cells_absent(rule):
     assert_dense_surface(band.sample(field), field, closed=False)
 
 
-def test_nan_everywhere_is_refused():
+@pytest.mark.parametrize("close_boundary", [False, True])
+@pytest.mark.parametrize("rule", [{"lipschitz": 1.0}, {}, {"refine": "sign"}])
+def test_nan_everywhere_is_refused(rule, close_boundary):
+    band = NarrowBand(*BOX, 64, close_boundary=close_boundary, **rule)
     with pytest.raises(ValueError, match=r"NaN everywhere"):
-        NarrowBand(*BOX, 64).sample(lambda p: p[:, 0] * math.nan)
+        band.sample(lambda p: p[:, 0] * math.nan)
 
 
 # Errors.
@@ -248,6 +292,9 @@ def test_nan_everywhere_is_refused():
         ({"threshold": -1.0}, ("threshold must be positive", "got -1.0")),
         ({"refine": "signs"}, ("refine must be", "got 'signs'")),
         ({"lipschitz": 1.0, "refine": "sign"}, ("lipschitz must stand with", "got 'sign'")),
+        ({"lipschitz": "1"}, ("lipschitz must be positive", "got 1")),
+        ({"lipschitz": True}, ("lipschitz must be positive", "got True")),
+        ({"dilation": 1.5}, ("dilation must be at least 0", "got 1.5")),
         ({"dilation": -1}, ("dilation must be at least 0", "got -1")),
         ({"refresh_every": 0}, ("refresh_every must be at least 1", "got 0")),
         ({"coarsest": 0}, ("coarsest must be at least 1", "got 0")),
@@ -299,6 +346,11 @@ def test_a_field_that_moved_to_another_device():
 def test_wrong_criteria(answer, fragment):
     with pytest.raises(ValueError, match=fragment):
         NarrowBand(*BOX, 64, refine=answer).sample(exact_sphere(0.5))
+
+
+def test_levels_of_several_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"level must be a number or of shape \(\), got \(2,\)"):
+        NarrowBand(*BOX, 16).sample(exact_sphere(0.5), torch.zeros(2))
 
 
 def test_nan_level_is_refused():

@@ -109,6 +109,27 @@ def test_queries_of_a_warm_call():
     assert band.report.queries <= 1.25 * nodes
 
 
+def test_what_a_caller_does_to_the_samples_is_no_matter():
+    """Training on the values, for instance."""
+    band = NarrowBand(*BOX, 64)
+    grid = band.sample(exact_sphere(0.5))
+    grid.values.fill_(1.0)
+    assert_dense_surface(band.sample(exact_sphere(0.51)), exact_sphere(0.51))
+    assert band.report.mode == "warm"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("rule", [{"lipschitz": 1.0}, {}, {"refine": "sign"}])
+def test_cuda_gives_the_same_bricks(rule):
+    """By operations that both devices round once; cold, then warm."""
+    bands = [NarrowBand(*BOX, 96, device=device, **rule) for device in ("cpu", "cuda")]
+    for radius in (0.5, 0.51):
+        ours, theirs = (band.sample(exact_sphere(radius)) for band in bands)
+        assert torch.equal(ours.values.nan_to_num(9), theirs.values.cpu().nan_to_num(9))
+        assert torch.equal(ours.table, theirs.table.cpu())
+        assert bands[0].report == bands[1].report
+
+
 def test_reset_forgets():
     band = NarrowBand(*BOX, 32)
     band.sample(exact_sphere(0.5))
@@ -183,7 +204,10 @@ def test_a_network_gives_the_same_faces():
     assert_same_surface(mesh, dense, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("rule", [1.0, "lipschitz", "sign"])
+NEAR = {"near": lambda corners, size: corners.abs().amin(dim=1) < 2 * max(size)}
+
+
+@pytest.mark.parametrize("rule", [1.0, "lipschitz", "sign", NEAR["near"]])
 @pytest.mark.parametrize("resolution", [(40, 33, 50), 64, 9])
 def test_close_boundary(rule, resolution):
     """A solid that leaves the box on five sides, and one that fills it."""

@@ -151,12 +151,13 @@ def test_python_imports_run_one_way():
 
 
 def test_reference_imports_torch_and_the_tables_only():
-    tree = ast.parse((ROOT / "diffiso" / "reference.py").read_text())
-    modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    modules |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    outside = {m for m in modules if m.split(".")[0] not in sys.stdlib_module_names}
-    assert outside == {"torch", "diffiso"}
-    assert set(imported_rooms(ROOT / "diffiso" / "reference.py")) == {"_C"}
+    for path in (ROOT / "diffiso" / "reference").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        modules |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        outside = {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names)
+        assert outside <= {"torch", "diffiso"}
+        assert set(imported_rooms(path)) <= {"_C", "reference"}
 
 
 ALLOWED_INCLUDES = {

@@ -106,22 +106,26 @@ DIFFISO_HD bool ends_in_cell(const Refinement& p, const int64_t tile[3], int x, 
 
 // Bit o: child o = 4*dx + 2*dy + dz of a cell may hold the surface. A field with that Lipschitz
 // bound is not zero within |value| / bound of a sample, so any one corner can clear a child. A corner
-// that is NaN clears nothing, but a cell of eight is taken for empty. Where a solid may `end`, only
-// corners that are outside and in the box can: inside there is a surface wherever the box ends.
+// that is not finite clears nothing, and a cell of eight on one side is taken for empty. Where a solid
+// may `end`, only corners that are outside and in the box can: inside there is a surface wherever the
+// box ends.
 template <typename scalar_t>
 DIFFISO_HD unsigned children_to_refine(const scalar_t corners[8], scalar_t level,
                                        const Reach<scalar_t>& reach, bool end) {
   unsigned cleared = 0;
-  bool any = false;
+  bool known = false, inside = false, outside = false;
   for (int c = 0; c < 8; ++c) {
     if (corners[c] != corners[c]) continue;
-    any = true;
+    const bool is_inside = corners[c] < level;
+    inside = inside || is_inside;
+    outside = outside || !is_inside;
     const scalar_t distance = std::abs(corners[c] - level);
-    const bool beyond = distance > std::numeric_limits<scalar_t>::max();
-    if (end && (beyond || corners[c] < level)) continue;
+    const bool finite = distance <= std::numeric_limits<scalar_t>::max();
+    known = known || finite || end;
+    if (!finite || (end && is_inside)) continue;
     for (int o = 0; o < 8; ++o) cleared |= static_cast<unsigned>(distance > reach.of[c ^ o]) << o;
   }
-  return any ? ~cleared & 0xffu : 0u;
+  return known || (inside && outside) ? ~cleared & 0xffu : 0u;
 }
 
 // Bits (4 * qy + y, 4 * qz + z) of a word moved to (2 * y, 2 * z), y and z from 0 to 3: from coarse

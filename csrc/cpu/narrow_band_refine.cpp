@@ -100,7 +100,8 @@ CellBricks cells_to_refine(const Refinement& p, const value_t* values, const uin
               : cells_of_plane(around, p.coarse_cells, tile.data(), CrossingCells{}, x);
     }
   });
-  for (int64_t n = 0; n < dilation; ++n) out = dilate(out, p.coarse_cells);
+  const int64_t most = *std::max_element(p.coarse_cells, p.coarse_cells + 3);
+  for (int64_t n = 0; n < std::min(dilation, most); ++n) out = dilate(out, p.coarse_cells);
   return out;
 }
 

@@ -168,7 +168,7 @@ class BandLattice:
         word = known.asked.view(-1)[there.clamp(min=0) * BRICK_SIZE + (node >> 6)]
         has = (there >= 0) & ((word >> (node & 63) & 1) != 0)
         taken = known.values.view(-1)[there[has] * _NODES + node[has]]
-        self.values.view(-1)[self.ids[has]] = taken
+        self.fill(self.ids[has], taken)
         return replace(self, ids=self.ids[~has])
 
     def grow(self, level: float) -> BandLattice | None:
@@ -205,7 +205,10 @@ class BandLattice:
         )
 
     def reuse(self, level: float, threshold: float | None) -> BandLattice:
-        """Return the lattice of the nodes to evaluate anew, which remembers the sides of all."""
+        """Return the lattice of the nodes to evaluate anew, which remembers the sides of all.
+
+        Its values are one NaN, expanded: a copy is to be filled.
+        """
         wanted, remembered, before = torch.ops.diffiso.narrow_band_reuse(
             self.values,
             self.table,
@@ -217,7 +220,7 @@ class BandLattice:
         )
         return replace(
             self,
-            values=torch.full_like(self.values, math.nan),
+            values=self.values.new_full((1, 1, 1, 1), math.nan).expand(self.values.shape),
             asked=wanted,
             ids=unpack(wanted).flatten().nonzero().flatten(),
             remembered=remembered,
@@ -252,8 +255,17 @@ class BandLattice:
             before=None,
         )
 
-    def choose(self, criterion: Callable[[Tensor, Vector3], Tensor], spacing: Vector3) -> Tensor:
-        """Return the mask (R, 8) of cells that a criterion keeps, from their corners' values."""
+    def choose(
+        self,
+        criterion: Callable[[Tensor, Vector3], Tensor],
+        spacing: Vector3,
+        level: float,
+        closed: bool,
+    ) -> Tensor:
+        """Return the mask (R, 8) of cells that a criterion keeps, from their corners' values.
+
+        Where solids end at the box, also of those in which one does.
+        """
         keep = torch.zeros_like(self.asked)
         absent = self.values.new_full((1, *(BRICK_SIZE,) * 3), math.nan)
         bricks = torch.cat((self.values, absent))
@@ -282,6 +294,8 @@ class BandLattice:
                 raise ValueError(f"narrow_band: refine must return torch.bool, got {answer.dtype}")
             chosen = torch.zeros_like(sampled)
             chosen[sampled] = answer
+            if closed:
+                chosen |= (corners == math.inf).any(dim=-1) & (corners < level).any(dim=-1)
             keep[begin : begin + _BRICKS_AT_ONCE] = pack(chosen)
         return keep
 

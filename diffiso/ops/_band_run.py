@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,13 +47,12 @@ class BandRun:
         self.axes = band.axes(self.evaluator.dtype, self.evaluator.device)
         self.bound: float | None = band.lipschitz
         self.queries: list[int] = []
+        self._seen = False
 
     def cold(self) -> BandLattice:
         """Go from the coarsest lattice to the finest."""
         bounded = self.band.refine == "lipschitz"
         lattices = [self._evaluate(self._coarsest())]
-        if lattices[0].values.isnan().all():
-            raise ValueError("narrow_band: field must not be NaN everywhere, got NaN everywhere")
         if bounded:
             self._check_bound(lattices)
         known: list[BandLattice] = []  # finer lattices of an earlier, lower bound
@@ -64,19 +64,19 @@ class BandRun:
             if bounded and self._check_bound(lattices):
                 known = lattices[1:]
                 lattices = lattices[:1]
-        if self.band.lipschitz is not None:
-            return lattices[-1]
+        if not self._seen:
+            raise ValueError("narrow_band: field must not be NaN everywhere, got NaN everywhere")
+        # With a bound that holds nothing is left to add, but for values that were rounded.
         grown = self._grow(lattices[-1], limit=math.inf)
         assert grown is not None
         return grown
 
-    def warm(self, last: BandLattice, last_level: float) -> BandLattice | None:
+    def warm(self, start: BandLattice, samples: int) -> BandLattice | None:
         """Start from the last surface; None if there is none, or it moved too far to follow."""
-        lattice = last.reuse(last_level, self.band.threshold)
-        if len(lattice.ids) == 0:
+        if len(start.ids) == 0:
             return None
-        limit = _WARM_LIMIT * last.sample_count()
-        grown = self._grow(self._evaluate(lattice), limit)
+        lattice = replace(start, values=start.values.contiguous())
+        grown = self._grow(self._evaluate(lattice), limit=_WARM_LIMIT * samples)
         if grown is None or not grown.is_crossed(self.level):
             return None
         return grown.without_empty_bricks()
@@ -108,6 +108,7 @@ class BandRun:
             rim = lattice.on_the_rim()
             beyond, ids = ids[rim], ids[~rim]
             lattice.fill(beyond, lattice.values.new_full((len(beyond),), math.inf))
+        self.queries[-1] = len(ids)
         if len(ids) == 0:
             return lattice
         results = self.evaluator.evaluate(
@@ -115,7 +116,7 @@ class BandRun:
         )
         lattice = lattice.in_dtype(results.dtype)
         lattice.fill(ids, results)
-        self.queries[-1] = len(ids)
+        self._seen = self._seen or not bool(results.isnan().all())
         return lattice
 
     def _refine(self, lattice: BandLattice) -> BandLattice:
@@ -123,11 +124,12 @@ class BandRun:
         if self.band.refine == "lipschitz":
             assert self.bound is not None
             rounding = 8 * self._rounding() * self.bound
+            rounding += 4 * torch.finfo(lattice.values.dtype).eps * abs(self.level)
             reach = reach_of(spacing, self.bound, lattice.values.dtype, rounding)
             return lattice.refine(self.level, reach, None, 0, self.band.close_boundary)
         keep = None
         if callable(self.band.refine):
-            keep = lattice.choose(self.band.refine, spacing)
+            keep = lattice.choose(self.band.refine, spacing, self.level, self.band.close_boundary)
         closed = self.band.close_boundary
         return lattice.refine(self.level, None, keep, self.band.dilation, closed)
 
@@ -141,39 +143,40 @@ class BandRun:
         lattice = lattices[-1]
         spacing = lattice.spacing(self.band.box.spacing)
         pair = lattice.steepest_pair(spacing)
+        bound = self.band.lipschitz if self.band.lipschitz is not None else self.bound
+        if bound is not None and pair.slope <= bound:
+            return False
+        # Less what two samples are rounded by, over the distance between them.
+        values = [abs(lattice.value_at(node)) for node in (pair.first, pair.second)]
+        rounding = (
+            4 * torch.finfo(lattice.values.dtype).eps * max(values) if pair.slope > 0 else 0.0
+        )
+        rounding += 16 * self._rounding() * (bound or pair.slope)
+        slope = max(pair.slope - rounding / min(spacing), 0.0)
+        if bound is None:
+            self._first_slope = slope
+            self.bound = max(_ESTIMATE_MARGIN * slope, 1e-30)  # a constant has no slope
+            return False
+        if slope <= bound:
+            return False
         if self.band.lipschitz is None:
-            if self.bound is None:
-                self._first_slope = pair.slope
-                self.bound = max(_ESTIMATE_MARGIN * pair.slope, 1e-30)  # a constant has no slope
-                return False
-            if pair.slope <= self.bound:
-                return False
-            if pair.slope > _STEEPEST_GROWTH * self._first_slope:
+            if slope > _STEEPEST_GROWTH * self._first_slope:
                 raise ValueError(
                     f"narrow_band: field must have a Lipschitz bound, but its samples rise by "
                     f"{self._first_slope:.3g} per world unit on the coarsest lattice, and by "
-                    f"{pair.slope:.3g} at a spacing of {max(spacing):.3g}; give lipschitz, or "
-                    'refine="sign" for a field that jumps'
+                    f"{slope:.3g} at a spacing of {max(spacing):.3g}; give lipschitz, or "
+                    'refine="sign" for a field that jumps or is clamped'
                 )
-            self.bound = _ESTIMATE_MARGIN * pair.slope
+            self.bound = _ESTIMATE_MARGIN * slope
             return True
-        if pair.slope <= self.band.lipschitz:
-            return False
-        # What two samples are rounded by, over the distance between them.
-        largest = max(abs(lattice.value_at(node)) for node in (pair.first, pair.second))
-        rounding = 16 * self._rounding() * self.band.lipschitz
-        rounding += 4 * torch.finfo(lattice.values.dtype).eps * largest
-        if pair.slope > self.band.lipschitz + rounding / min(spacing):
-            first, second = (
-                tuple(
-                    round(float(axis[n]), 6)
-                    for axis, n in zip(self.axes, lattice.place(node), strict=True)
-                )
-                for node in (pair.first, pair.second)
+        first, second = (
+            tuple(
+                round(float(axis[n]), 6)
+                for axis, n in zip(self.axes, lattice.place(node), strict=True)
             )
-            raise ValueError(
-                f"narrow_band: lipschitz must bound the field's slope, got {self.band.lipschitz}, "
-                f"but its samples rise by {pair.slope:.6g} per world unit between {first} and "
-                f"{second}"
-            )
-        return False
+            for node in (pair.first, pair.second)
+        )
+        raise ValueError(
+            f"narrow_band: lipschitz must bound the field's slope, got {bound}, but its samples "
+            f"rise by {pair.slope:.6g} per world unit between {first} and {second}"
+        )

@@ -184,7 +184,7 @@ def _as_band(
         "dtype": dtype,
         "device": device,
     }
-    return NarrowBand(lower, upper, resolution, **rules, **options)
+    return NarrowBand(lower, upper, resolution, **rules, **options).only_once()
 
 
 def vertex_attributes(attributes: Attributes | Grid | BrickGrid, points: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +32,8 @@ class BandReport:
         queries_by_level: How many of them at each lattice, the coarsest first; for a warm call at
             the first evaluation and in each round of growing.
         bricks: Bricks that came out.
-        lipschitz: The Lipschitz bound that held; None where none was used.
+        lipschitz: The Lipschitz bound that all samples kept; None for a warm call, which checks
+            none, or where none was used.
 
     Example:
         >>> import diffiso
@@ -60,7 +62,7 @@ class NarrowBand:
     - With ``lipschitz``, a bound on how steep the field is anywhere, a sample f clears all space
       within ``|f| / lipschitz``, and a cell is refined unless the samples at its corners clear it.
       That is a guarantee: no part of the surface is missed that the dense grid would show. A signed
-      distance has the bound 1. Samples that contradict the bound are an error.
+      distance has the bound 1. Samples of a cold call that contradict the bound are an error.
     - Without, ``refine="lipschitz"`` estimates the bound from the coarsest lattice and raises it
       where later samples are steeper. A part that hides between the samples of the coarsest lattice
       and is steeper than all of them can be missed.
@@ -70,16 +72,19 @@ class NarrowBand:
     - ``refine=criterion`` refines the cells that you choose.
 
     **Warm**, later calls re-evaluate where the surface was (MeshSDF's acceleration, a heuristic):
-    the nodes of the cells that it crossed, or with ``threshold`` all nodes where the field was that
-    near to the level, as in the paper. From there the band grows until it holds all cells that the
-    surface crosses: it follows a surface that moves any way and merges or splits, and never leaves
-    a hole, at the cost of the volume that was swept. What it cannot see is a new part that appears
-    away from the old surface. Where the surface vanished or a cold call would be cheaper, the call
-    goes on cold; ``refresh_every`` starts cold every so many calls, and with a given ``lipschitz``
-    every call is cold unless ``refresh_every`` says otherwise.
+    the nodes of the cells that it crossed, or with ``threshold`` those of the last call where the
+    field was that near to the level, as in the paper. From there the band grows until it holds all
+    cells that the surface crosses: it follows a surface that moves any way and merges or splits,
+    and never leaves a hole, at the cost of the volume that was swept. What it cannot see is a new
+    part that appears away from the old surface. Where the surface vanished or a cold call would be
+    cheaper, the call goes on cold; ``refresh_every`` starts cold every so many calls, and with a
+    given ``lipschitz`` every call is cold unless ``refresh_every`` says otherwise.
 
-    A sample that is NaN is absent, and so are the cells around it. A coarse cell with NaN at all of
-    its corners is not refined.
+    A sample that is NaN is absent, and so are the cells around it. A coarse cell with NaN, or with
+    the same infinity, at all of its corners is not refined.
+
+    Beside the samples there is a table of the box's bricks, half a byte for 64 nodes; below a
+    thousand queries at more than 512 cells, passing over it is what a call costs.
 
     Not differentiable itself: :func:`isosurface` evaluates the field once more at the vertices.
 
@@ -90,9 +95,10 @@ class NarrowBand:
         lipschitz: A bound on ``|f(a) - f(b)| / |a - b|``, field units per world unit.
         refine: How a cold call chooses the cells to refine without a bound: ``"lipschitz"``,
             ``"sign"``, or a callable that takes values (C, 8) at the corners of C cells, corner 4 *
-            dx + 2 * dy + dz, and the cells' size along each axis, world units, and returns (C,)
-            bool.
-        threshold: Of a warm call, field units; by default the nodes of crossed cells.
+            dx + 2 * dy + dz, which may be NaN or infinite, and the cells' size along each axis,
+            world units, and returns (C,) bool.
+        threshold: Of a warm call, field units: nodes of the last call as near to the level as that
+            are evaluated first; by default the nodes of crossed cells.
         dilation: Cells to add around those chosen by sign or criterion, on the lattice that is
             refined.
         refresh_every: Start cold every so many calls; by default 1 with ``lipschitz``, else never.
@@ -141,7 +147,8 @@ class NarrowBand:
         """Check the settings; nothing is evaluated yet."""
         self.box = SampledBox("narrow_band", lower, upper, resolution, least=2)
         for name, value in (("lipschitz", lipschitz), ("threshold", threshold)):
-            if value is not None and not 0 < value < math.inf:
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < math.inf):
                 raise ValueError(f"narrow_band: {name} must be positive and finite, got {value}")
         if not callable(refine) and refine not in ("lipschitz", "sign"):
             raise ValueError(
@@ -156,7 +163,8 @@ class NarrowBand:
             ("refresh_every", refresh_every, 1),
             ("coarsest", coarsest, 1),
         ):
-            if count is not None and count < least:
+            whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+            if count is not None and not (whole and count >= least):
                 raise ValueError(f"narrow_band: {name} must be at least {least}, got {count}")
         self.lipschitz, self.refine, self.threshold = lipschitz, refine, threshold
         self.dilation = dilation
@@ -166,13 +174,20 @@ class NarrowBand:
         self.close_boundary = close_boundary
         self.memory_budget, self.dtype, self.device = memory_budget, dtype, device
         self.like = lower
+        self._keeps = True
         self.reset()
+
+    def only_once(self) -> NarrowBand:
+        """Return the band, which from now on remembers nothing: every call is cold."""
+        self._keeps = False
+        self.reset()
+        return self
 
     def reset(self) -> None:
         """Forget the last surface: the next call is cold."""
         self.report = None
-        self._last: BandLattice | None = None
-        self._last_level = 0.0
+        self._start: BandLattice | None = None  # of a warm call
+        self._samples = 0
         self._warm_calls = 0
 
     @torch.no_grad()
@@ -192,19 +207,23 @@ class NarrowBand:
             ValueError: If samples contradict the bound, if the field returns another shape than
                 (P,), or NaN at every sample, or if it moved to another device.
         """
+        if isinstance(level, Tensor) and level.dim() != 0:
+            raise ValueError(
+                f"narrow_band: level must be a number or of shape (), got {tuple(level.shape)}"
+            )
         at = float(level)
         if math.isnan(at):
             raise ValueError("narrow_band: level must be a number, got nan")
         run = BandRun(self, field, at, progress)
-        last = self._last
-        if last is not None and last.values.device != run.evaluator.device:
+        start, samples = self._start, self._samples
+        if start is not None and start.values.device != run.evaluator.device:
             raise ValueError(
-                f"narrow_band: field must stay on {last.values.device}, got one on "
+                f"narrow_band: field must stay on {start.values.device}, got one on "
                 f"{run.evaluator.device}; call reset() to start anew"
             )
-        self._last, self.report = None, None  # a field that raises leaves nothing half done
+        self._start, self.report = None, None  # a field that raises leaves nothing half done
         refresh = self.refresh_every is not None and self._warm_calls + 1 >= self.refresh_every
-        lattice = None if last is None or refresh else run.warm(last, self._last_level)
+        lattice = None if start is None or refresh else run.warm(start, samples)
         if lattice is None:
             lattice = run.cold()
             mode: Literal["cold", "warm"] = "cold"
@@ -212,9 +231,12 @@ class NarrowBand:
         else:
             mode = "warm"
             self._warm_calls += 1
-        self._last, self._last_level = lattice, at
+        if self._keeps:  # masks, no values: the caller may change those
+            self._start = lattice.reuse(at, self.threshold)
+            self._samples = lattice.sample_count()
+        bound = run.bound if mode == "cold" else None
         self.report = BandReport(
-            mode, run.evaluator.queries, tuple(run.queries), len(lattice.values), run.bound
+            mode, run.evaluator.queries, tuple(run.queries), len(lattice.values), bound
         )
         x, y, z = lattice.nodes
         lower, spacing, pad = self.box.lower, self.box.spacing, int(self.close_boundary)

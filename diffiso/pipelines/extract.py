@@ -143,7 +143,8 @@ def mesh_band(shape: MeshShape, resolution: int, level: float = 0.0) -> BrickGri
     size = torch.tensor(shape.upper, dtype=torch.float64) + grow - lower
     cell = float(size.max()) / (resolution - 2 * _MARGIN)
     area = geometry.surface_area(torch.from_numpy(shape.vertices), torch.from_numpy(shape.faces))
-    need, have = int(_BYTES_PER_AREA * float(area) / cell**2), memory_bytes()
+    tiles = float((size / (8 * cell) + 2).prod())
+    need, have = int(_BYTES_PER_AREA * float(area) / cell**2 + 4 * tiles), memory_bytes()
     if 0 < have < need:
         raise ValueError(
             f"resolution: must fit the memory, got {resolution}, "

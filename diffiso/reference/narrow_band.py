@@ -47,7 +47,8 @@ def narrow_band_refine(
         fine_nodes: Nodes of the fine lattice along each axis.
         level: Value of the surface.
         reach: How far from the level a corner's value clears a child, by the axes in which the
-            child is on the corner's far side; None refines whole cells.
+            child is on the corner's far side; None refines whole cells. A corner that is not finite
+            clears nothing, and a cell of such on one side is taken for empty.
         keep: Cells to refine, by their lower node; None for those with corners on both sides.
         dilation: Cells to add around them.
         closed: Whether the outermost nodes lie outside the box, where every solid ends: in the
@@ -58,12 +59,15 @@ def narrow_band_refine(
     cells = [n - 1 for n in fine_nodes]
     fine = torch.zeros([2 * n for n in full.shape], dtype=torch.bool)
     if reach is not None:
-        distance = (corners - level).abs()
+        inside, finite = corners < level, (corners - level).isfinite()
+        rim = torch.zeros_like(full)
         if closed:
-            inner = torch.zeros_like(full)
-            inner[1:-1, 1:-1, 1:-1] = True
-            distance = distance.where(inner | ((corners >= level) & corners.isfinite()), 0)
-        full = full & ~corners.isnan().all(dim=0)
+            rim[:] = True
+            rim[1:-1, 1:-1, 1:-1] = False
+        mixed = inside.any(dim=0) & (corners >= level).any(dim=0)
+        known = finite.any(dim=0) | (rim & ~corners.isnan().all(dim=0))
+        full = full & (known | mixed)
+        distance = (corners - level).abs().where(finite & ~(rim & inside), 0)
         for child, (x, y, z) in enumerate(CORNERS):
             cleared = torch.stack([distance[c] > reach[c ^ child] for c in range(8)]).any(dim=0)
             fine[x::2, y::2, z::2] = full & ~cleared

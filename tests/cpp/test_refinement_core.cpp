@@ -211,8 +211,25 @@ void test_only_corners_outside_clear_where_a_solid_may_end() {
   expect(children_to_refine(corners, 0.0f, reach, true) == 0xff);
   corners[3] = std::numeric_limits<float>::infinity();
   expect(children_to_refine(corners, 0.0f, reach, true) == 0xff);
-  corners[5] = 1.5f;  // reaches its own child only
+  expect(children_to_refine(corners, 0.0f, reach, false) == 0);  // by its finite corners
+  corners[5] = 1.5f;                                             // reaches its own child only
   expect(children_to_refine(corners, 0.0f, reach, true) == (0xffu & ~(1u << 5)));
+}
+
+// A corner that is infinite clears nothing; eight on one side are empty, on both sides crossed.
+void test_infinite_corners_clear_nothing() {
+  const double numbers[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  const Reach<float> reach(numbers);
+  const float infinity = std::numeric_limits<float>::infinity();
+  float corners[8];
+  for (float& corner : corners) corner = infinity;
+  expect(children_to_refine(corners, 0.0f, reach, false) == 0);
+  expect(children_to_refine(corners, 0.0f, reach, true) == 0xff);
+  corners[2] = -infinity;
+  expect(children_to_refine(corners, 0.0f, reach, false) == 0xff);
+  corners[2] = infinity;
+  corners[6] = 1.5f;
+  expect(children_to_refine(corners, 0.0f, reach, false) == (0xffu & ~(1u << 6)));
 }
 
 // The outermost cells of a closed lattice, of 9 x 5 x 3 nodes.
@@ -346,6 +363,7 @@ int main() {
   test_full_cells();
   test_children_that_a_surface_meets();
   test_only_corners_outside_clear_where_a_solid_may_end();
+  test_infinite_corners_clear_nothing();
   test_cells_in_which_a_solid_may_end();
   test_a_child_is_cleared_from_just_beyond_its_reach();
   test_chosen_cells();
