@@ -194,7 +194,8 @@ def test_several_processes_match_one(meshes, tmp_path, count, points):
     )
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     command = [sys.executable, *torchrun, *train_it, str(tmp_path / "more.json")]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     one, more = state_of(tmp_path / "one"), state_of(tmp_path / "more")
     assert one["names"] == more["names"]
     for place, tensor in flat(one["model"]):
