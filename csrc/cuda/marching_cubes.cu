@@ -109,7 +109,8 @@ std::tuple<Tensor, Tensor> marching_cubes_backward(Tensor grad_vertices, Tensor 
   const int64_t count = edges.numel();
   if (count == 0) return {grad_values, grad_level};
   dispatch_grid(values.scalar_type(), [&]<typename value_t, typename scalar_t>() {
-    MarchingCubesBackwardParams<value_t, scalar_t> p{};
+    using Params = MarchingCubesBackwardParams<value_t, scalar_t>;
+    Params p{};
     p.grid = grid;
     p.lattice = make_lattice(grid, close_boundary);
     p.count = count;
@@ -122,8 +123,8 @@ std::tuple<Tensor, Tensor> marching_cubes_backward(Tensor grad_vertices, Tensor 
     p.grad_level = static_cast<scalar_t*>(grad_level.mutable_data_ptr());
     for (p.axis = 0; p.axis < 3; ++p.axis) {
       for (p.end = 0; p.end < 2; ++p.end) {
-        launch(marching_cubes_backward_values_kernel<value_t, scalar_t>,
-               grid_for(count, kBlockSize), kBlockSize, 0, cuda.stream, p);
+        launch(marching_cubes_backward_values_kernel<Params>, grid_for(count, kBlockSize),
+               kBlockSize, 0, cuda.stream, p);
       }
     }
     p.blocks =

@@ -92,7 +92,8 @@ std::tuple<Tensor, Tensor> marching_cubes_bricks_backward(Tensor grad_vertices, 
   const int64_t count = edges.numel();
   if (count == 0) return {grad_values, grad_level};
   dispatch_grid(values.scalar_type(), [&]<typename value_t, typename scalar_t>() {
-    MarchingCubesBricksBackwardParams<value_t, scalar_t> p{};
+    using Params = MarchingCubesBricksBackwardParams<value_t, scalar_t>;
+    Params p{};
     p.bricks = bricks;
     p.count = count;
     p.grad_vertices = static_cast<const scalar_t*>(grad_vertices.const_data_ptr());
@@ -103,8 +104,8 @@ std::tuple<Tensor, Tensor> marching_cubes_bricks_backward(Tensor grad_vertices, 
     p.grad_level = static_cast<scalar_t*>(grad_level.mutable_data_ptr());
     for (p.axis = 0; p.axis < 3; ++p.axis) {
       for (p.end = 0; p.end < 2; ++p.end) {
-        launch(marching_cubes_bricks_backward_values_kernel<value_t, scalar_t>,
-               grid_for(count, kBlockSize), kBlockSize, 0, cuda.stream, p);
+        launch(marching_cubes_backward_values_kernel<Params>, grid_for(count, kBlockSize),
+               kBlockSize, 0, cuda.stream, p);
       }
     }
     p.blocks = static_cast<int>(std::clamp<int64_t>(ceil_div(count, 8 * kBlockSize), 1, 512));

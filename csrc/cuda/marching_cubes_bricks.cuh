@@ -192,19 +192,6 @@ struct MarchingCubesBricksBackwardParams {
   }
 };
 
-// One round for each axis and end of an edge: a node is that end of one edge only, so that no two
-// threads meet, and the order of additions is that of the rounds.
-template <typename value_t, typename scalar_t>
-__global__ void __launch_bounds__(kBlockSize) marching_cubes_bricks_backward_values_kernel(
-    MarchingCubesBricksBackwardParams<value_t, scalar_t> p) {
-  const int64_t step = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t v = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; v < p.count; v += step) {
-    if (p.edges[v] % 3 != p.axis) continue;
-    const VertexPullBack<scalar_t> back = p.pull_back(v);
-    if (back.node[p.end] >= 0) p.grad_values[back.node[p.end]] += back.value[p.end];
-  }
-}
-
 template <typename value_t, typename scalar_t>
 __global__ void __launch_bounds__(kBlockSize) marching_cubes_bricks_backward_level_kernel(
     MarchingCubesBricksBackwardParams<value_t, scalar_t> p) {

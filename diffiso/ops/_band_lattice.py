@@ -227,10 +227,6 @@ class BandLattice:
             before=before,
         )
 
-    def is_crossed(self, level: float) -> bool:
-        """Return whether a surface crosses any cell that is known in full."""
-        return len(self.reuse(level, None).ids) > 0
-
     def sample_count(self) -> int:
         """Return how many nodes have a value."""
         return int(self.values.isnan().logical_not_().sum())

@@ -48,6 +48,7 @@ class BandRun:
         self.bound: float | None = band.lipschitz
         self.queries: list[int] = []
         self._seen = False
+        self._start: BandLattice | None = None
 
     def cold(self) -> BandLattice:
         """Go from the coarsest lattice to the finest."""
@@ -77,9 +78,19 @@ class BandRun:
             return None
         lattice = replace(start, values=start.values.contiguous())
         grown = self._grow(self._evaluate(lattice), limit=_WARM_LIMIT * samples)
-        if grown is None or not grown.is_crossed(self.level):
+        if grown is None:
             return None
-        return grown.without_empty_bricks()
+        lattice = grown.without_empty_bricks()
+        crossed = lattice.reuse(self.level, None)
+        if self.band.threshold is None:
+            self._start = crossed
+        return lattice if len(crossed.ids) > 0 else None
+
+    def start(self, lattice: BandLattice) -> BandLattice:
+        """Return where the next warm call starts, from what this call gave."""
+        if self._start is not None and self._start.table is lattice.table:
+            return self._start
+        return lattice.reuse(self.level, self.band.threshold)
 
     def _grow(self, lattice: BandLattice, limit: float) -> BandLattice | None:
         """Add nodes until every crossed cell is known in full; None if they pass the limit."""
@@ -120,17 +131,16 @@ class BandRun:
         return lattice
 
     def _refine(self, lattice: BandLattice) -> BandLattice:
-        spacing = lattice.spacing(self.band.box.spacing)
+        spacing, closed = lattice.spacing(self.band.box.spacing), self.band.close_boundary
         if self.band.refine == "lipschitz":
             assert self.bound is not None
             rounding = 8 * self._rounding() * self.bound
             rounding += 4 * torch.finfo(lattice.values.dtype).eps * abs(self.level)
             reach = reach_of(spacing, self.bound, lattice.values.dtype, rounding)
-            return lattice.refine(self.level, reach, None, 0, self.band.close_boundary)
+            return lattice.refine(self.level, reach, None, 0, closed)
         keep = None
         if callable(self.band.refine):
-            keep = lattice.choose(self.band.refine, spacing, self.level, self.band.close_boundary)
-        closed = self.band.close_boundary
+            keep = lattice.choose(self.band.refine, spacing, self.level, closed)
         return lattice.refine(self.level, None, keep, self.band.dilation, closed)
 
     def _rounding(self) -> float:

@@ -29,8 +29,9 @@ class BandReport:
     Attributes:
         mode: ``"cold"``: from the coarsest lattice on; ``"warm"``: from the last call's surface.
         queries: Points that the field was asked for.
-        queries_by_level: How many of them at each lattice, the coarsest first; for a warm call at
-            the first evaluation and in each round of growing.
+        queries_by_level: How many of them in each evaluation: of a cold call at each lattice, the
+            coarsest first, and those again that a higher estimate asked for; of a warm call where
+            the surface was; then in each round of growing.
         bricks: Bricks that came out.
         lipschitz: The Lipschitz bound that all samples kept; None for a warm call, which checks
             none, or where none was used.
@@ -232,7 +233,7 @@ class NarrowBand:
             mode = "warm"
             self._warm_calls += 1
         if self._keeps:  # masks, no values: the caller may change those
-            self._start = lattice.reuse(at, self.threshold)
+            self._start = run.start(lattice)
             self._samples = lattice.sample_count()
         bound = run.bound if mode == "cold" else None
         self.report = BandReport(
