@@ -59,6 +59,48 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
       "Tensor vertex_offsets, float[] lower, float[] spacing, bool implicit, bool deterministic) "
       "-> Tensor");
 
+  // Tracing. R rays in all: `size` empty: origins, directions (B, P, 3); size [H, W]: of N pictures,
+  // N a multiple of B, origins (N, 3) and directions (N, 3, 3), by which (x, y, 1) of a pixel's centre
+  // is multiplied. `sphere` is empty, or tolerance, footprint, steps, Lipschitz bound (0: measured)
+  // and whether to refine. near_footprint: (0,), or (1,) or (N,): with it the closest approach is
+  // looked for.
+  //   -> t (R,), status (R,) uint8, cell (R,), fraction (R, 3) or (0, 3), samples (R, 8) or (0, 8),
+  //      and of the closest approach, (R,) or (0,): t, cell, kind uint8
+  m.def(
+      "trace(Tensor values, Tensor origins, Tensor directions, Tensor footprint, int[] size, "
+      "float[] lower, float[] spacing, float level, float near, float far, int inside, "
+      "float[] sphere, bool sdfdiff_law, bool capture) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  //   -> grad_values (B, X, Y, Z), grad_origins, grad_directions; the last two zero unless with_rays
+  m.def(
+      "trace_backward(Tensor? grad_t, Tensor? grad_samples, Tensor? grad_closest_t, Tensor values, "
+      "Tensor origins, Tensor directions, Tensor t, Tensor status, Tensor cell, Tensor closest_t, "
+      "Tensor closest_cell, Tensor closest_kind, int[] size, float[] lower, float[] spacing, "
+      "bool sdfdiff_law, bool with_rays, bool deterministic) -> (Tensor, Tensor, Tensor)");
+  // Normals and diffuse light at hits; light (0, 3): at the rays' origins, (1, 3), or one a grid or
+  // picture -> intensity (R,), normals (R, 3)
+  m.def(
+      "shade(Tensor values, Tensor origins, Tensor directions, Tensor t, Tensor status, Tensor cell, "
+      "Tensor light, int[] size, float[] lower, float[] spacing, float strength, bool falloff, "
+      "bool central) -> (Tensor, Tensor)");
+  //   -> grad_values, grad_origins, grad_directions, grad_t (R,), grad_light
+  m.def(
+      "shade_backward(Tensor? grad_intensity, Tensor? grad_normals, Tensor values, Tensor origins, "
+      "Tensor directions, Tensor t, Tensor status, Tensor cell, Tensor light, int[] size, "
+      "float[] lower, float[] spacing, float strength, bool falloff, bool central, bool with_rays, "
+      "bool deterministic) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // -> coverage (R,)
+  m.def(
+      "coverage(Tensor values, Tensor origins, Tensor directions, Tensor closest_t, "
+      "Tensor closest_cell, Tensor footprint, int[] size, float[] lower, float[] spacing, "
+      "float level, float min_slope) -> Tensor");
+  //   -> grad_values, grad_origins, grad_directions, grad_closest_t (R,), grad_footprint
+  m.def(
+      "coverage_backward(Tensor grad_coverage, Tensor values, Tensor origins, Tensor directions, "
+      "Tensor closest_t, Tensor closest_cell, Tensor footprint, int[] size, float[] lower, "
+      "float[] spacing, float level, float min_slope, bool with_rays, bool deterministic) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+
   // The steps of a narrow band, on values (R, 8, 8, 8), table, coordinates as above. Masks are
   // (R, 8) int64, a bit per node; `asked`: nodes that have been evaluated. None is differentiable.
   //

@@ -51,6 +51,18 @@ struct TrilinearPlace {
     }
   }
 
+  // A point of a known cell, such as a hit's; rounding may put it a little outside.
+  DIFFISO_HD TrilinearPlace(const GridShape& shape, const int64_t of[3], Vec3<scalar_t> point)
+      : excess{0, 0, 0} {
+    for (int axis = 0; axis < 3; ++axis) {
+      cell[axis] = of[axis];
+      spacing[axis] = static_cast<scalar_t>(shape.spacing[axis]);
+      fraction[axis] = static_cast<scalar_t>(
+          (static_cast<double>(point[axis]) - shape.lower[axis]) / shape.spacing[axis] -
+          static_cast<double>(of[axis]));
+    }
+  }
+
   DIFFISO_HD bool is_outside(int axis) const { return excess[axis] != 0; }
 
   // Weight of a corner along one axis, and the derivative of that in world units.

@@ -7,17 +7,28 @@ from diffiso.ops.isosurface import isosurface, sample_field, vertex_attributes
 from diffiso.ops.marching_cubes import marching_cubes
 from diffiso.ops.mesh_sdf import mesh_sdf
 from diffiso.ops.narrow_band import BandReport, NarrowBand
+from diffiso.ops.render import Rendering, render
 from diffiso.ops.sample_grid import GridSample, sample_grid
+from diffiso.ops.shade import Light, Shading, coverage, shade
+from diffiso.ops.trace import SphereTracing, trace
 
 __all__ = [
     "BandReport",
     "Field",
     "GridSample",
+    "Light",
     "NarrowBand",
+    "Rendering",
+    "Shading",
+    "SphereTracing",
+    "coverage",
     "isosurface",
     "marching_cubes",
     "mesh_sdf",
+    "render",
     "sample_field",
     "sample_grid",
+    "shade",
+    "trace",
     "vertex_attributes",
 ]

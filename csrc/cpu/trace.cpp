@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rays through grids on the CPU, and what their hits pass back. One task a run of rays; no ray knows
+// of another, so that output does not depend on the number of threads. Where a ray can hit anything
+// is worked out anew in each call, in one pass over the grid (occupancy.h). The backward gathers the
+// samples again; its sums are taken in the order of the rays.
+#include <algorithm>
+
+#include "core/trace_gradients.h"
+#include "cpu/occupancy.h"
+#include "cpu/rays.h"
+#include "cpu/trace_rays.h"
+
+namespace diffiso {
+namespace {
+
+constexpr int64_t kRaysPerTask = 2048;
+
+// As many rays as a task takes, none of the next grid.
+template <typename Loop, typename scalar_t>
+void trace_all(const TraceRays<scalar_t>& p, const Loop& loop) {
+  const int64_t per_grid = p.rays.per_grid;
+  const int64_t pieces = (per_grid + kRaysPerTask - 1) / kRaysPerTask;
+  parallel_tasks(p.shape.batch * pieces, [&](int64_t task) {
+    const int64_t first = task / pieces * per_grid, begin = task % pieces * kRaysPerTask;
+    loop(p, first + begin, first + std::min(begin + kRaysPerTask, per_grid));
+  });
+}
+
+// The farthest that any pixel is from its ray, anywhere in the box: half its width there.
+template <typename scalar_t>
+double widest_footprint(const TraceRays<scalar_t>& p) {
+  std::vector<double> widest((p.rays.count + kRaysPerTask - 1) / kRaysPerTask, 0);
+  parallel_pieces(p.rays.count, kRaysPerTask, [&](int64_t begin, int64_t end) {
+    double most = 0;
+    for (int64_t n = begin; n < end; ++n) {
+      const GridRay<scalar_t> ray(p.shape, p.rays[n], p.near, p.far);
+      if (ray.inside) most = std::max<double>(most, p.touched(n, ray.t(ray.length)));
+    }
+    widest[begin / kRaysPerTask] = most;
+  });
+  return *std::max_element(widest.begin(), widest.end());
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> trace(
+    Tensor values, Tensor origins, Tensor directions, Tensor footprint, std::vector<int64_t> size,
+    std::vector<double> lower, std::vector<double> spacing, double level, double near, double far,
+    int64_t inside, std::vector<double> sphere, bool, bool capture) {
+  const char* op = "trace";
+  const GridShape shape = check_grid(op, values, lower, spacing);
+  const RayTensors tensors{origins, directions, size};
+  const RayLayout layout = check_rays(op, values, shape, tensors);
+  check_per_group(op, "footprint", values, footprint, layout, 1);
+  const DType dtype = values.scalar_type();
+  const int64_t count = layout.count, captured = capture ? count : 0;
+  const bool near_wanted = footprint.size(0) > 0;
+  const int64_t approaches = near_wanted ? count : 0;
+  Tensor t = empty_on(values, {count}, dtype);
+  Tensor status = empty_on(values, {count}, DType::Byte);
+  Tensor cell = empty_on(values, {count}, DType::Long);
+  Tensor fraction = empty_on(values, {captured, 3}, dtype);
+  Tensor samples = empty_on(values, {captured, 8}, dtype);
+  Tensor closest_t = empty_on(values, {approaches}, dtype);
+  Tensor closest_cell = empty_on(values, {approaches}, DType::Long);
+  Tensor closest_kind = empty_on(values, {approaches}, DType::Byte);
+  if (count > 0) {
+    const bool measured = near_wanted || (!sphere.empty() && sphere[3] <= 0);
+    const double slope = measured ? steepest_slope(values, shape) : 0;
+    const SphereRule rule = sphere_rule(sphere, slope);
+    dispatch_floating(dtype, [&]<typename scalar_t>() {
+      TraceRays<scalar_t> p{};
+      p.shape = shape;
+      p.rays = rays_of<scalar_t>(layout, tensors);
+      p.near = near;
+      p.far = far;
+      p.values = static_cast<const scalar_t*>(values.const_data_ptr());
+      p.level = static_cast<scalar_t>(level);
+      p.inside = static_cast<InsideRule>(inside);
+      p.sphere = sphere.empty() ? nullptr : &rule;
+      p.slope = slope;
+      p.t = static_cast<scalar_t*>(t.mutable_data_ptr());
+      p.status = static_cast<RayStatus*>(status.mutable_data_ptr());
+      p.cell = static_cast<int64_t*>(cell.mutable_data_ptr());
+      if (capture) {
+        p.fraction = static_cast<scalar_t*>(fraction.mutable_data_ptr());
+        p.samples = static_cast<scalar_t*>(samples.mutable_data_ptr());
+      }
+      double above = 0;
+      if (near_wanted) {
+        p.footprint = static_cast<const scalar_t*>(footprint.const_data_ptr());
+        p.one_footprint = footprint.size(0) == 1;
+        p.closest_t = static_cast<scalar_t*>(closest_t.mutable_data_ptr());
+        p.closest_cell = static_cast<int64_t*>(closest_cell.mutable_data_ptr());
+        p.closest_kind = static_cast<uint8_t*>(closest_kind.mutable_data_ptr());
+        above = widest_footprint(p);
+      }
+      const GridOccupancy found = find_occupancy(values, shape, level + above, near_wanted, count);
+      p.occupancy = found.occupancy;
+      trace_all(p, trace_rays_generic<scalar_t>);
+    });
+  }
+  return {t, status, cell, fraction, samples, closest_t, closest_cell, closest_kind};
+}
+
+template <typename scalar_t>
+void add_corners(const CellGradient<scalar_t>& from, const OwnedNodes<scalar_t>& owned) {
+  for (int c = 0; c < 8; ++c) owned.add(from.cell.offset(c), from.corner(c));
+}
+
+std::tuple<Tensor, Tensor, Tensor> trace_backward(
+    std::optional<Tensor> grad_t, std::optional<Tensor> grad_samples,
+    std::optional<Tensor> grad_closest_t, Tensor values, Tensor origins, Tensor directions,
+    Tensor t, Tensor status, Tensor cell, Tensor closest_t, Tensor closest_cell,
+    Tensor closest_kind, std::vector<int64_t> size, std::vector<double> lower,
+    std::vector<double> spacing, bool sdfdiff_law, bool with_rays, bool) {
+  const char* op = "trace_backward";
+  const GridShape shape = check_grid(op, values, lower, spacing);
+  const RayTensors tensors{origins, directions, size};
+  const RayLayout layout = check_rays(op, values, shape, tensors);
+  check_trace_backward(values, layout, t, status, cell, closest_t, closest_cell, closest_kind,
+                       grad_t, grad_samples, grad_closest_t);
+  Tensor grad_values = zeros_like(values);
+  Tensor grad_origins = zeros_like(origins), grad_directions = zeros_like(directions);
+  dispatch_floating(values.scalar_type(), [&]<typename scalar_t>() {
+    const TraceGradients<scalar_t> p{shape,
+                                     rays_of<scalar_t>(layout, tensors),
+                                     data<scalar_t>(values),
+                                     data<scalar_t>(t),
+                                     data<RayStatus>(status),
+                                     data<int64_t>(cell),
+                                     data<scalar_t>(closest_t),
+                                     data<int64_t>(closest_cell),
+                                     data<ApproachKind>(closest_kind),
+                                     data<scalar_t>(grad_t),
+                                     data<scalar_t>(grad_samples),
+                                     data<scalar_t>(grad_closest_t),
+                                     sdfdiff_law};
+    auto* out = static_cast<scalar_t*>(grad_values.mutable_data_ptr());
+    if (grad_t || grad_samples) {
+      scatter_rays(shape, p.cell, layout.count, out, [&](int64_t n, const auto& owned) {
+        add_corners(p.hit(n), owned);
+      });
+    }
+    if (grad_closest_t) {
+      scatter_rays(shape, p.closest_cell, layout.count, out, [&](int64_t n, const auto& owned) {
+        add_corners(p.approach(n), owned);
+      });
+    }
+    if (!with_rays) return;
+    sum_rays(p.rays, shape.batch, &grad_origins, &grad_directions, [&](int64_t n, RayTotals&) {
+      return p.ray(n);
+    });
+  });
+  return {grad_values, grad_origins, grad_directions};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(diffiso, CPU, m) {
+  m.impl("trace", TORCH_BOX(&trace));
+  m.impl("trace_backward", TORCH_BOX(&trace_backward));
+}
+
+}  // namespace diffiso
