@@ -34,7 +34,7 @@ py::dict build_info() {
   info["cuda_archs"] = archs;
   info["built_with_torch"] = DIFFISO_TORCH_VERSION;
   info["compiler"] = kCompiler;
-  info["simd"] = simd_level();
+  info["simd"] = simd_name(simd_level());
   return info;
 }
 

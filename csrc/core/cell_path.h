@@ -12,7 +12,7 @@ namespace diffiso {
 
 template <typename real>
 DIFFISO_HD real mix(real a, real b, real s) {
-  return (1 - s) * a + s * b;  // exactly a at 0 and b at 1
+  return (real(1) - s) * a + s * b;  // exactly a at 0 and b at 1
 }
 
 template <typename real>
@@ -41,10 +41,10 @@ struct CellPath {
         z[i][j][1] = mix(y[i][j][0], y[i][j][1], to.z);
       }
     }
-    constexpr Scalar kThird = Scalar(1) / 3;
+    const real third(Scalar(1) / 3);
     b[0] = z[0][0][0];
-    b[1] = (z[0][0][1] + z[0][1][0] + z[1][0][0]) * kThird;
-    b[2] = (z[0][1][1] + z[1][0][1] + z[1][1][0]) * kThird;
+    b[1] = (z[0][0][1] + z[0][1][0] + z[1][0][0]) * third;
+    b[2] = (z[0][1][1] + z[1][0][1] + z[1][1][0]) * third;
     b[3] = z[1][1][1];
   }
 
@@ -56,7 +56,7 @@ struct CellPath {
   DIFFISO_HD real value(real s, real& slope) const {
     const real p01 = mix(b[0], b[1], s), p12 = mix(b[1], b[2], s), p23 = mix(b[2], b[3], s);
     const real p = mix(p01, p12, s), q = mix(p12, p23, s);
-    slope = 3 * (q - p);
+    slope = real(3) * (q - p);
     return mix(p, q, s);
   }
   DIFFISO_HD real value(real s) const {
@@ -67,13 +67,14 @@ struct CellPath {
   // Where the derivative is zero, between 0 and 1 in rising order; 1 where there is none.
   DIFFISO_HD void stationary(real& first, real& second) const {
     // The derivative over 3: c + 2 h s + a s^2.
-    const real c = b[1] - b[0], h = b[2] - b[1] - c, a = b[3] - b[2] - c - 2 * h;
+    const real c = b[1] - b[0], h = b[2] - b[1] - c, a = b[3] - b[2] - c - real(2) * h;
     const real root = square_root(h * h - a * c);  // NaN without one
     // Without cancellation: one root is q / a, the other c / q.
-    const real q = -(h + (h < 0 ? -root : root));
-    const real one = all_lanes<real>(1);
+    const real zero(0), one(1);
+    const real q = zero - (h + select(h < zero, zero - root, root));
     const real u = q / a, v = c / q;
-    const real in_u = (u > 0 && u < 1) ? u : one, in_v = (v > 0 && v < 1) ? v : one;
+    const real in_u = select(u > zero && u < one, u, one);
+    const real in_v = select(v > zero && v < one, v, one);
     first = smaller(in_u, in_v);
     second = larger(in_u, in_v);
   }
@@ -81,51 +82,54 @@ struct CellPath {
   // Where, from a share `from` on, the path first gets to the inner side (below zero), or where
   // that is false to the outer one; -1 if it does not. It must be on the other side at `from`.
   DIFFISO_HD real crossing(Mask to_inside, real from) const {
-    const Mask side0 = (b[0] < 0) == to_inside, side1 = (b[1] < 0) == to_inside;
-    const Mask side2 = (b[2] < 0) == to_inside, side3 = (b[3] < 0) == to_inside;
+    const real zero(0), one(1);
+    const Mask side0 = (b[0] < zero) == to_inside, side1 = (b[1] < zero) == to_inside;
+    const Mask side2 = (b[2] < zero) == to_inside, side3 = (b[3] < zero) == to_inside;
     Mask some = side0 || side1 || side2 || side3;
     const Mask turn1 = side0 != side1, turn2 = side1 != side2, turn3 = side2 != side3;
     // As many crossings as turns, or fewer by an even number.
-    const Mask single = ((turn1 != turn2) != turn3) && !(turn1 && turn2) && from == 0;
-    real low = from, high = all_lanes<real>(1);
+    const Mask single = ((turn1 != turn2) != turn3) && !(turn1 && turn2) && from == zero;
+    real low = from, high = one;
     const Mask many = some && !single;
     if (any(many)) {  // then the turning points of the path tell
       real first, second;
       stationary(first, second);
-      const Mask at_first = first > from && (value(first) < 0) == to_inside;
-      const Mask at_second = second > from && (value(second) < 0) == to_inside;
-      const real to_second = first > from ? first : from;
-      const real to_end = (second > from && second < 1) ? second : to_second;
-      const real begin = at_first ? from : at_second ? to_second : to_end;
-      const real end = at_first ? first : at_second ? second : high;
-      low = many ? begin : low;
-      high = many ? end : high;
-      some = many ? (at_first || at_second || side3) : some;
+      const Mask at_first = first > from && (value(first) < zero) == to_inside;
+      const Mask at_second = second > from && (value(second) < zero) == to_inside;
+      const real to_second = larger(first, from);
+      const real to_end = select(second > from && second < one, second, to_second);
+      const real begin = select(at_first, from, select(at_second, to_second, to_end));
+      const real end = select(at_first, first, select(at_second, second, one));
+      low = select(many, begin, low);
+      high = select(many, end, high);
+      some = some && (single || at_first || at_second || side3);
     }
-    return any(some) ? root(low, high, to_inside, some) : all_lanes<real>(-1);
+    return any(some) ? root(low, high, to_inside, some) : real(-1);
   }
 
  private:
   // The one crossing between low, on this side, and high, beyond it: Newton's steps, kept between
   // the closest shares known to lie on either side. -1 where there is none to look for.
   DIFFISO_HD real root(real low, real high, Mask to_inside, Mask some) const {
-    constexpr Scalar kDigits = sizeof(Scalar) == 8 ? Scalar(2e-16) : Scalar(1.2e-7);
+    // A last step so small leaves less than the digits hold: each squares the error.
+    constexpr Scalar kDigits = sizeof(Scalar) == 8 ? Scalar(1e-9) : Scalar(3e-5);
+    const real zero(0), one(1), half(Scalar(0.5)), enough(kDigits);
     const real chord = b[0] / (b[0] - b[3]);
-    real s = (low == 0 && high == 1) ? chord : (low + high) / 2;
+    real s = select(low == zero && high == one, chord, (low + high) * half);
     Mask open = some;
     for (int step = 0; step < 64 && any(open); ++step) {
       real slope;
       const real p = value(s, slope);
-      const Mask beyond = (p < 0) == to_inside;
-      high = (open && beyond) ? s : high;
-      low = (open && !beyond) ? s : low;
+      const Mask beyond = (p < zero) == to_inside;
+      high = select(open && beyond, s, high);
+      low = select(open && !beyond, s, low);
       const real newton = s - p / slope;
-      const real next = (newton > low && newton < high) ? newton : (low + high) / 2;
+      const real next = select(newton > low && newton < high, newton, (low + high) * half);
       const real change = larger(next - s, s - next);
-      s = open ? next : s;
-      open = open && change > kDigits;
+      s = select(open, next, s);
+      open = open && change > enough;
     }
-    return some ? s : all_lanes<real>(-1);
+    return select(some, s, real(-1));
   }
 };
 

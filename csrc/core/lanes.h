@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What code must say so that it serves one ray or several side by side. A `real` is a float or a
-// double, or a vector of them where a processor works on many numbers at once (cpu/lanes_avx2.h):
-// comparisons give a mask of the same width, ?: chooses lane by lane, and a branch asks `any`.
+// double, or several of them where a processor works on many numbers at once (cpu/lanes.h):
+// comparisons give a mask of the same width, `select` chooses lane by lane, and a branch asks `any`.
 #pragma once
 
 #include <limits>
@@ -30,6 +30,20 @@ DIFFISO_HD bool any(bool mask) {
   return mask;
 }
 
+template <typename T>
+DIFFISO_HD T select(bool mask, T yes, T no) {
+  return mask ? yes : no;
+}
+
+template <typename real>
+DIFFISO_HD real larger(real a, real b) {
+  return a > b ? a : b;
+}
+template <typename real>
+DIFFISO_HD real smaller(real a, real b) {
+  return a < b ? a : b;
+}
+
 DIFFISO_HD float square_root(float x) {
   return std::sqrt(x);
 }
@@ -46,7 +60,7 @@ DIFFISO_HD int32_t truncated(double x) {
 }
 
 template <typename real>
-DIFFISO_HD real real_of(WholeOf<real> whole) {
+DIFFISO_HD real real_of(int32_t whole) {
   return static_cast<real>(whole);
 }
 
@@ -58,20 +72,8 @@ DIFFISO_HD T gather(const T* from, int64_t at) {
 DIFFISO_HD int32_t gather(const uint8_t* from, int64_t at) {
   return from[at];
 }
-
-template <typename real>
-DIFFISO_HD real larger(real a, real b) {
-  return a > b ? a : b;
-}
-template <typename real>
-DIFFISO_HD real smaller(real a, real b) {
-  return a < b ? a : b;
-}
-
-// The same number in every lane.
-template <typename real>
-DIFFISO_HD real all_lanes(ScalarOf<real> number) {
-  return number - real{};
+DIFFISO_HD int32_t gather(const uint32_t* from, int64_t at) {
+  return static_cast<int32_t>(from[at]);
 }
 
 }  // namespace diffiso

@@ -82,10 +82,9 @@ struct Walk {
   Mask active;  // not yet at its end
 
   DIFFISO_HD Walk(const RayPath<real>& path, const int32_t cells[3], Mask meets_box)
-      : ray(path), along(real{}), axis(Whole{} - 1), active(meets_box) {
+      : ray(path), along(0), axis(-1), active(meets_box) {
     for (int a = 0; a < 3; ++a) {
-      const Whole floored = truncated(ray.entry[a]);
-      cell[a] = floored < cells[a] ? floored : Whole{} + (cells[a] - 1);
+      cell[a] = smaller(truncated(ray.entry[a]), Whole(cells[a] - 1));
     }
   }
 };
@@ -99,21 +98,22 @@ struct Leave {
   MaskOf<real> last;  // the ray ends before that
 
   DIFFISO_HD void find(const Walk<real>& walk) {
+    using Whole = WholeOf<real>;
     const real x = walk.ray.reach(0, plane[0]), y = walk.ray.reach(1, plane[1]),
                z = walk.ray.reach(2, plane[2]);
-    const WholeOf<real> zero{};
-    axis = (y < x) ? ((z < y) ? zero + 2 : zero + 1) : ((z < x) ? zero + 2 : zero);
-    const real next = smaller(smaller(x, y), z);
-    along = larger(next, walk.along);  // rounding must not take it back
+    const real nearer = smaller(x, y);
+    axis = select(z < nearer, Whole(2), select(y < x, Whole(1), Whole(0)));
+    along = larger(smaller(nearer, z), walk.along);  // rounding must not take it back
     last = !(along < walk.ray.length);
   }
 };
 
 template <typename real>
 DIFFISO_HD Leave<real> leave_cell(const Walk<real>& walk) {
+  using Whole = WholeOf<real>;
   Leave<real> out;
   for (int a = 0; a < 3; ++a) {
-    out.plane[a] = (walk.ray.way[a] > 0) ? walk.cell[a] + 1 : walk.cell[a];
+    out.plane[a] = walk.cell[a] + select(walk.ray.way[a] > real(0), Whole(1), Whole(0));
   }
   out.find(walk);
   return out;
@@ -127,22 +127,22 @@ DIFFISO_HD void step(const int32_t cells[3], const Leave<real>& leave, MaskOf<re
   using Mask = MaskOf<real>;
   Whole next[3];
   Mask goes = !leave.last;
+  const real along = select(leave.last, walk.along, leave.along);
   for (int a = 0; a < 3; ++a) {
-    const Mask up = walk.ray.way[a] > 0;
+    const Mask up = walk.ray.way[a] > real(0);
     // Along the other axes rounding must take it neither back nor out of the box.
-    const real along = leave.last ? walk.along : leave.along;
     const Whole at = truncated(walk.ray.entry[a] + along * walk.ray.way[a]);
-    const Whole behind = leave.plane[a] - 1;
-    const Whole least = up ? walk.cell[a] : leave.plane[a];
-    const Whole most = up ? behind : walk.cell[a];
-    const Whole crossed = up ? leave.plane[a] : behind;
-    next[a] = (leave.axis == a) ? crossed : smaller(larger(at, least), most);
-    goes = goes && next[a] >= 0 && next[a] < cells[a];
+    const Whole behind = leave.plane[a] - Whole(1);
+    const Whole least = select(up, walk.cell[a], leave.plane[a]);
+    const Whole most = select(up, behind, walk.cell[a]);
+    const Whole crossed = select(up, leave.plane[a], behind);
+    next[a] = select(leave.axis == Whole(a), crossed, smaller(larger(at, least), most));
+    goes = goes && next[a] >= Whole(0) && next[a] < Whole(cells[a]);
   }
   const Mask moves = steps && goes;
-  for (int a = 0; a < 3; ++a) walk.cell[a] = moves ? next[a] : walk.cell[a];
-  walk.along = moves ? leave.along : walk.along;
-  walk.axis = moves ? leave.axis : walk.axis;
+  for (int a = 0; a < 3; ++a) walk.cell[a] = select(moves, next[a], walk.cell[a]);
+  walk.along = select(moves, leave.along, walk.along);
+  walk.axis = select(moves, leave.axis, walk.axis);
   walk.active = walk.active && (goes || !steps);
 }
 
@@ -152,28 +152,28 @@ DIFFISO_HD void find_marked(const TracedGrid<scalar_t>& grid, MaskOf<real> look,
                             Walk<real>& walk) {
   using Whole = WholeOf<real>;
   using Mask = MaskOf<real>;
+  const int32_t size = int32_t{1} << grid.shift;
   Mask walking = walk.active && !look;
   while (any(walking)) {
     const Whole id = ((walk.cell[0] >> grid.shift) << grid.step[0]) +
                      ((walk.cell[1] >> grid.shift) << grid.step[1]) + (walk.cell[2] >> grid.shift);
     const Whole empty = gather(grid.distance, id);
-    const Mask in_block = empty == 0;
+    const Mask in_block = empty == Whole(0);
     Mask marked = in_block;
     if (grid.shift > 0) {
       const auto word = index_of(walk.cell, grid.word_step, walk.cell[2] >> 5);
-      marked = marked && ((gather(grid.words, word) >> (walk.cell[2] & 31)) & 1) != 0;
+      const Whole bit = gather(grid.words, word) >> (walk.cell[2] & Whole(31));
+      marked = marked && !((bit & Whole(1)) == Whole(0));
     }
     walking = walking && !marked;
     // Out of the cell, or of the cube of empty blocks around it.
-    const Whole zero{};
-    const int32_t size = int32_t{1} << grid.shift;
-    const Whole corner = in_block ? zero - 1 : zero - size;
-    const Whole forth = in_block ? zero + 1 : empty << grid.shift;
-    const Whole back = in_block ? zero : size - forth;
+    const Whole corner = select(in_block, Whole(-1), Whole(-size));
+    const Whole forth = select(in_block, Whole(1), empty << grid.shift);
+    const Whole back = select(in_block, Whole(0), Whole(size) - forth);
     Leave<real> leave;
     for (int a = 0; a < 3; ++a) {
-      const Mask up = walk.ray.way[a] > 0;
-      leave.plane[a] = (walk.cell[a] & corner) + (up ? forth : back);
+      const Mask up = walk.ray.way[a] > real(0);
+      leave.plane[a] = (walk.cell[a] & corner) + select(up, forth, back);
     }
     leave.find(walk);
     step(grid.cells, leave, walking, walk);
@@ -184,46 +184,57 @@ DIFFISO_HD void find_marked(const TracedGrid<scalar_t>& grid, MaskOf<real> look,
 // Rays' ways through the cells they stand in.
 template <typename real>
 struct CellVisit {
-  real from, to;                   // along the ray
-  WholeOf<real> to_axis;           // of the face they go out by; -1 at the ray's end
-  Vec3<real> first, last;          // fractions there
-  real samples[8];                 // less the level
-  MaskOf<real> present;            // every sample is finite
+  real from, to;           // along the ray
+  WholeOf<real> to_axis;   // of the face they go out by; -1 at the ray's end
+  Vec3<real> first, last;  // fractions there
+  real samples[8];         // less the level
+  MaskOf<real> present;    // every sample is finite
 
   template <typename scalar_t>
   DIFFISO_HD CellVisit(const TracedGrid<scalar_t>& grid, const Walk<real>& walk,
                        const Leave<real>& leave) {
+    using Whole = WholeOf<real>;
+    const real zero(0), one(1);
     from = walk.along;
-    to = leave.last ? walk.ray.length : leave.along;
-    to_axis = leave.last ? WholeOf<real>{} - 1 : leave.axis;
-    const real one = all_lanes<real>(1), none{};
+    to = select(leave.last, walk.ray.length, leave.along);
+    to_axis = select(leave.last, Whole(-1), leave.axis);
     for (int a = 0; a < 3; ++a) {
-      const MaskOf<real> up = walk.ray.way[a] > 0;
+      const MaskOf<real> up = walk.ray.way[a] > zero;
       const real corner = real_of<real>(walk.cell[a]);
       const real begin = walk.ray.entry[a] + from * walk.ray.way[a] - corner;
       const real end = walk.ray.entry[a] + to * walk.ray.way[a] - corner;
-      first[a] = (walk.axis == a) ? (up ? none : one) : smaller(larger(begin, none), one);
-      last[a] = (to_axis == a) ? (up ? one : none) : smaller(larger(end, none), one);
+      first[a] = select(walk.axis == Whole(a), select(up, zero, one),
+                        smaller(larger(begin, zero), one));
+      last[a] = select(to_axis == Whole(a), select(up, one, zero), smaller(larger(end, zero), one));
     }
-    real zero{};
+    real none(0);
     const auto node = index_of(walk.cell, grid.stride, walk.cell[2]);
     for (int c = 0; c < 8; ++c) {
-      samples[c] = gather(grid.values + grid.corner(c), node) - grid.level;
-      zero = zero + samples[c] * 0;
+      samples[c] = gather(grid.values + grid.corner(c), node) - real(grid.level);
+      none = none + samples[c] * zero;
     }
-    present = zero == 0;
+    present = none == zero;
   }
 };
 
 template <typename real>
 struct Hit {
-  WholeOf<real> status{};  // RayStatus
-  real along{};
-  WholeOf<real> cell[3]{};
-  Vec3<real> fraction{};
+  WholeOf<real> status;  // RayStatus
+  real along;
+  WholeOf<real> cell[3];
+  Vec3<real> fraction;
+
+  DIFFISO_HD Hit() : status(0), along(0) {
+    for (int a = 0; a < 3; ++a) {
+      cell[a] = WholeOf<real>(0);
+      fraction[a] = real(0);
+    }
+  }
 
   DIFFISO_HD MaskOf<real> found() const {
-    return status != 0 && status < static_cast<int>(RayStatus::kUnfinished);
+    using Whole = WholeOf<real>;
+    return status >= Whole(static_cast<int>(RayStatus::kHit)) &&
+           status < Whole(static_cast<int>(RayStatus::kUnfinished));
   }
 };
 
@@ -234,46 +245,52 @@ DIFFISO_HD void find_hit(const CellPath<real>& path, const CellVisit<real>& visi
                          MaskOf<real> wanted, Hit<real>& hit) {
   using Mask = MaskOf<real>;
   using Whole = WholeOf<real>;
-  const Mask starts_inside = path.b[0] < 0;
-  const Whole none{};
-  const real zero{};
-  Whole status = starts_inside ? none + static_cast<int>(RayStatus::kExit)
-                               : none + static_cast<int>(RayStatus::kHit);
+  const real zero(0), none(-1);
+  const Whole enters(static_cast<int>(RayStatus::kHit));
+  const Mask starts_inside = path.b[0] < zero;
+  Whole status = select(starts_inside, Whole(static_cast<int>(RayStatus::kExit)), enters);
   real share = path.crossing(!starts_inside, zero);
   if (rule == InsideRule::kStart) {
     const Mask at_start = starts_inside && look;
-    status = at_start ? none + static_cast<int>(RayStatus::kStart) : status;
-    share = at_start ? zero : share;
+    status = select(at_start, Whole(static_cast<int>(RayStatus::kStart)), status);
+    share = select(at_start, zero, share);
   } else if (rule == InsideRule::kIgnore) {
-    const Mask left = starts_inside && share >= 0;
-    status = none + static_cast<int>(RayStatus::kHit);
-    const real from = left ? share : zero;
-    const real again = any(left) ? path.crossing(left, from) : zero;
-    share = left ? again : (starts_inside ? zero - 1 : share);
+    const Mask left = starts_inside && share >= zero;
+    status = enters;
+    if (any(left)) {
+      const real again = path.crossing(left, select(left, share, zero));
+      share = select(left, again, select(starts_inside, none, share));
+    } else {
+      share = select(starts_inside, none, share);
+    }
   }
-  const Mask hits = wanted && share >= 0;
-  hit.status = hits ? status : hit.status;
-  hit.along = hits ? mix(visit.from, visit.to, share) : hit.along;
+  const Mask hits = wanted && share >= zero;
+  hit.status = select(hits, status, hit.status);
+  hit.along = select(hits, mix(visit.from, visit.to, share), hit.along);
   for (int a = 0; a < 3; ++a) {
-    hit.cell[a] = hits ? walk.cell[a] : hit.cell[a];
-    hit.fraction[a] = hits ? mix(visit.first[a], visit.last[a], share) : hit.fraction[a];
+    hit.cell[a] = select(hits, walk.cell[a], hit.cell[a]);
+    hit.fraction[a] = select(hits, mix(visit.first[a], visit.last[a], share), hit.fraction[a]);
   }
 }
 
 template <typename real>
 struct Approach {
-  real value;              // what a lower one must be below
-  WholeOf<real> kind{};    // ApproachKind
-  real along{};
-  WholeOf<real> cell[3]{};
+  real value;          // what a lower one must be below
+  WholeOf<real> kind;  // ApproachKind
+  real along;
+  WholeOf<real> cell[3];
+
+  DIFFISO_HD explicit Approach(real least) : value(least), kind(0), along(0) {
+    for (auto& one : cell) one = WholeOf<real>(0);
+  }
 
   DIFFISO_HD void consider(real candidate, real where, WholeOf<real> what, const Walk<real>& walk,
                            MaskOf<real> wanted) {
     const MaskOf<real> lower = wanted && candidate < value;
-    value = lower ? candidate : value;
-    kind = lower ? what : kind;
-    along = lower ? where : along;
-    for (int a = 0; a < 3; ++a) cell[a] = lower ? walk.cell[a] : cell[a];
+    value = select(lower, candidate, value);
+    kind = select(lower, what, kind);
+    along = select(lower, where, along);
+    for (int a = 0; a < 3; ++a) cell[a] = select(lower, walk.cell[a], cell[a]);
   }
 };
 
@@ -284,18 +301,17 @@ DIFFISO_HD void find_approach(const CellPath<real>& path, const CellVisit<real>&
                               Approach<real>& approach) {
   using Whole = WholeOf<real>;
   if (!any(wanted && path.least_coefficient() < approach.value)) return;
-  const Whole none{};
-  const Whole end = none + static_cast<int>(ApproachKind::kEnd);
-  const int face = static_cast<int>(ApproachKind::kFaceX);
-  const Whole first = (walk.axis >= 0) ? walk.axis + face : end;
-  const Whole last = (visit.to_axis >= 0) ? visit.to_axis + face : end;
+  const Whole end(static_cast<int>(ApproachKind::kEnd));
+  const Whole face(static_cast<int>(ApproachKind::kFaceX));
+  const Whole turn(static_cast<int>(ApproachKind::kMinimum));
+  const Whole first = select(walk.axis >= Whole(0), walk.axis + face, end);
+  const Whole last = select(visit.to_axis >= Whole(0), visit.to_axis + face, end);
   approach.consider(path.b[0], visit.from, first, walk, wanted);
   real turns[2];
   path.stationary(turns[0], turns[1]);
-  for (const real turn : turns) {
-    approach.consider(path.value(turn), mix(visit.from, visit.to, turn),
-                      none + static_cast<int>(ApproachKind::kMinimum), walk,
-                      wanted && turn < 1);
+  for (const real& at : turns) {
+    approach.consider(path.value(at), mix(visit.from, visit.to, at), turn, walk,
+                      wanted && at < real(1));
   }
   approach.consider(path.b[3], visit.to, last, walk, wanted);
 }
@@ -308,8 +324,7 @@ DIFFISO_HD Hit<real> trace_voxels(const TracedGrid<scalar_t>& grid, Walk<real> w
                                   Approach<real>& approach) {
   using Mask = MaskOf<real>;
   Hit<real> hit;
-  const Mask never = walk.active && !walk.active;
-  Mask look = grid.inside == InsideRule::kStart ? walk.active : never;
+  Mask look = walk.active && Mask(grid.inside == InsideRule::kStart);
   for (;;) {
     find_marked(grid, look, walk);
     if (!any(walk.active)) return hit;

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
-#include <string_view>
-
 #include "cpu/marching_cubes_bricks.h"
 #include "cpu/marching_cubes_rows.h"
+#include "cpu/simd.h"
 
 namespace diffiso {
 namespace {
@@ -46,17 +44,6 @@ uint64_t present_word(const value_t* values) {
 //
 #include "cpu/marching_cubes_bricks_loops.inl"
 
-#ifdef __x86_64__
-// Whether this processor runs the loops for AVX2, and nobody asked for plain ones.
-bool takes_avx2() {
-  __builtin_cpu_init();
-  const char* wanted = std::getenv("DIFFISO_SIMD");
-  const bool plain = wanted != nullptr && std::string_view(wanted) == "generic";
-  return !plain && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
-         __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("f16c");
-}
-#endif
-
 }  // namespace
 
 const RowLoops& row_loops_generic() {
@@ -72,11 +59,11 @@ const BrickLoops& brick_loops_generic() {
 
 #ifdef __x86_64__
 const RowLoops& row_loops() {
-  return takes_avx2() ? row_loops_avx2() : row_loops_generic();
+  return simd_level() >= SimdLevel::kAvx2 ? row_loops_avx2() : row_loops_generic();
 }
 
 const BrickLoops& brick_loops() {
-  return takes_avx2() ? brick_loops_avx2() : brick_loops_generic();
+  return simd_level() >= SimdLevel::kAvx2 ? brick_loops_avx2() : brick_loops_generic();
 }
 #else
 const RowLoops& row_loops() {

@@ -3,7 +3,11 @@
 
 namespace diffiso {
 
-// The instruction set of the loops that this processor gets: "generic" or "avx2".
-const char* simd_level();
+// Instruction sets that some loops are built for; each has all of those before it.
+enum class SimdLevel { kGeneric, kAvx2, kAvx512 };
+
+// The best that this processor has; DIFFISO_SIMD, "generic" or "avx2", asks for less.
+SimdLevel simd_level();
+const char* simd_name(SimdLevel level);
 
 }  // namespace diffiso

@@ -73,18 +73,20 @@ struct TraceRays {
   }
 };
 
-void trace_rays_avx2(const TraceRays<float>& p, int64_t begin, int64_t end);
-void trace_rays_avx512(const TraceRays<float>& p, int64_t begin, int64_t end);
+// Each traces some rays of one grid.
+void trace_rays_avx2(const TraceRays<float>& p, const int64_t* rays, int64_t count);
+void trace_rays_avx512(const TraceRays<float>& p, const int64_t* rays, int64_t count);
 
-// Work on rays [begin, end), all of one grid, one after the other.
+// One after the other.
 template <typename scalar_t>
-void trace_rays_generic(const TraceRays<scalar_t>& p, int64_t begin, int64_t end) {
-  const TracedGrid<scalar_t> grid = p.grid(p.rays.grid(begin));
-  for (int64_t n = begin; n < end; ++n) {
+void trace_rays_generic(const TraceRays<scalar_t>& p, const int64_t* rays, int64_t count) {
+  const TracedGrid<scalar_t> grid = p.grid(p.rays.grid(rays[0]));
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t n = rays[k];
     const Ray<scalar_t> given = p.rays[n];
     const GridRay<scalar_t> ray(p.shape, given, p.near, p.far);
     Hit<scalar_t> hit;
-    Approach<scalar_t> approach{};
+    Approach<scalar_t> approach(scalar_t{0});
     if (ray.inside) {
       const Walk<scalar_t> walk(ray, grid.cells, true);
       if (p.footprint) {
