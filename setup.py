@@ -169,8 +169,8 @@ def extension() -> setuptools.Extension:
         library_dirs=[str(TORCH / "lib")],
         libraries=["torch_cpu"],
         extra_compile_args=[
-            *("-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"),
-            *("-Wall", "-Wextra"),
+            *("-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math"),
+            *("-fvisibility=hidden", "-Wall", "-Wextra"),
             # pybind11's headers before the copy that torch carries, which refuses the stable ABI.
             *("-isystem", pybind11.get_include(), "-isystem", str(TORCH / "include")),
             *(f"-ffile-prefix-map={ROOT}/=", f"-ffile-prefix-map={TORCH / 'include'}/="),

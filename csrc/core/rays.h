@@ -30,20 +30,29 @@ struct RayBundle {
   }
   // What the matrix of a picture is multiplied by: the pixel's centre and 1.
   DIFFISO_HD Vec3<scalar_t> pixel(int64_t n) const {
-    const int64_t row = quotient(n, width), first = quotient(row, height) * height;
-    return {static_cast<scalar_t>(n - row * width) + scalar_t(0.5),
-            static_cast<scalar_t>(row - first) + scalar_t(0.5), 1};
+    return pixel_of(n - source(n) * height * width);
   }
   DIFFISO_HD Ray<scalar_t> operator[](int64_t n) const {
     if (!is_picture()) return {load_vec3(origins, n), load_vec3(directions, n)};
     const int64_t view = source(n);
-    const Vec3<scalar_t> at = pixel(n);
+    return of_picture(view, n - view * height * width);
+  }
+  // The ray of a picture's k-th pixel.
+  DIFFISO_HD Ray<scalar_t> of_picture(int64_t view, int64_t k) const {
+    const Vec3<scalar_t> at = pixel_of(k);
     const scalar_t* matrix = directions + 9 * view;
     Vec3<scalar_t> direction;
     for (int a = 0; a < 3; ++a) {
       direction[a] = matrix[3 * a] * at.x + matrix[3 * a + 1] * at.y + matrix[3 * a + 2];
     }
     return {load_vec3(origins, view), direction};
+  }
+
+ private:
+  DIFFISO_HD Vec3<scalar_t> pixel_of(int64_t k) const {
+    const int64_t row = quotient(k, width);
+    return {static_cast<scalar_t>(k - row * width) + scalar_t(0.5),
+            static_cast<scalar_t>(row) + scalar_t(0.5), 1};
   }
 };
 
@@ -71,54 +80,54 @@ struct GridRay : RayPath<scalar_t> {
   bool inside;          // it meets the box
   double begin, scale;  // t = begin + along / scale
 
+  // Without branches, so that compilers work on many rays at once.
   DIFFISO_HD GridRay(const GridShape& grid, const Ray<scalar_t>& ray, double near, double far) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    Vec3<double> start, step;
-    scale = 0;
-    valid = true;
+    Vec3<double> start, step, pace;  // pace: 1 / step
+    double largest = 0, total = 0;
     for (int a = 0; a < 3; ++a) {
-      start[a] = (static_cast<double>(ray.origin[a]) - grid.lower[a]) / grid.spacing[a];
-      step[a] = static_cast<double>(ray.direction[a]) / grid.spacing[a];
+      const double per_unit = 1 / grid.spacing[a];  // out of any loop over rays
+      start[a] = (static_cast<double>(ray.origin[a]) - grid.lower[a]) * per_unit;
+      step[a] = static_cast<double>(ray.direction[a]) * per_unit;
       const double size = std::abs(step[a]);
-      scale = size > scale ? size : scale;
-      valid = valid && std::abs(start[a]) < kInfinity && size < kInfinity;
+      largest = size > largest ? size : largest;
+      total += start[a] * 0 + step[a] * 0;  // NaN unless all are finite
     }
-    valid = valid && scale > 0;
-    begin = near;
-    inside = valid;
-    if (!valid) return;
-    double end = far;
-    int through = -1;  // the axis whose plane it comes in by
+    const bool moves_at_all = largest > 0, finite = total == 0;
+    valid = moves_at_all & finite;
+    scale = valid ? largest : 1;
+    double enter = near, end = far;
+    double through = -1;  // the axis whose plane it comes in by
+    bool meets = valid;
     for (int a = 0; a < 3; ++a) {
       const double last = static_cast<double>(grid.size[a] - 1);
       // Less than this and it stays where it is, to the last digit, on its way through any grid.
-      if (std::abs(step[a]) <= scale * 1e-12) {
-        step[a] = 0;
-        inside = inside && start[a] >= 0 && start[a] <= last;
-        continue;
-      }
-      const double inverse = 1 / step[a];
-      const double low = (0 - start[a]) * inverse, high = (last - start[a]) * inverse;
+      const bool still = std::abs(step[a]) <= scale * 1e-12;
+      step[a] = still ? 0 : step[a];
+      pace[a] = still ? kInfinity : 1 / step[a];
+      const double low = (0 - start[a]) * pace[a], high = (last - start[a]) * pace[a];
       const double in = low < high ? low : high, out = low < high ? high : low;
-      if (in > begin) {
-        begin = in;
-        through = a;
-      }
-      end = out < end ? out : end;
+      const bool within = (start[a] >= 0) & (start[a] <= last);
+      const bool later = !still & (in > enter), sooner = !still & (out < end);
+      meets = meets & (!still | within);
+      enter = later ? in : enter;
+      through = later ? a : through;
+      end = sooner ? out : end;
     }
-    inside = inside && begin <= end;
-    if (!inside) return;
-    this->length = static_cast<scalar_t>((end - begin) * scale);
+    begin = enter;
+    inside = meets & (enter <= end);
+    this->length = static_cast<scalar_t>(inside ? (end - enter) * scale : 0);
+    const double per_step = 1 / scale;
     for (int a = 0; a < 3; ++a) {
       const double last = static_cast<double>(grid.size[a] - 1);
-      double at = start[a] + begin * step[a];
-      if (a == through) at = step[a] > 0 ? 0 : last;
-      at = at > 0 ? at : 0;
-      this->entry[a] = static_cast<scalar_t>(at < last ? at : last);
-      this->way[a] = static_cast<scalar_t>(step[a] / scale);
-      const bool moves = step[a] != 0;
-      this->inverse[a] = moves ? static_cast<scalar_t>(scale / step[a]) : scalar_t{0};
-      this->never[a] = moves ? scalar_t{0} : std::numeric_limits<scalar_t>::infinity();
+      const bool still = step[a] == 0;
+      const double face = step[a] > 0 ? 0 : last;
+      const double at = through == a ? face : start[a] + enter * step[a];
+      const double above = at > 0 ? at : 0, placed = above < last ? above : last;
+      this->entry[a] = static_cast<scalar_t>(placed);
+      this->way[a] = static_cast<scalar_t>(step[a] * per_step);
+      this->inverse[a] = static_cast<scalar_t>(still ? 0 : scale * pace[a]);
+      this->never[a] = static_cast<scalar_t>(still ? kInfinity : 0);
     }
   }
 

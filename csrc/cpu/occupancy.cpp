@@ -56,6 +56,10 @@ void mark_layer(const MarchingCubesRows& rows, const Occupancy& grid, bool below
     }
     uint8_t* out = distance + b * grid.blocks_per_grid() + (int64_t{layer} << grid.step[0]) +
                    (int64_t{y} << grid.step[1]);
+    if (size == 1) {
+      std::memcpy(out, bytes.data(), grid.blocks[2]);
+      continue;
+    }
     for (int32_t z = 0; z < grid.blocks[2]; ++z) {
       uint8_t nearest = kFarthestBlock;
       for (int32_t k = 0; k < size; ++k) nearest = std::min(nearest, bytes[(z << grid.shift) + k]);
@@ -98,28 +102,46 @@ void spread_along(const Occupancy& grid, int axis, const uint8_t* from, uint8_t*
   }
 }
 
+// The greatest finite change from one row of samples to another; so many maxima side by side, for the
+// compiler to vectorise.
 template <typename scalar_t>
-double steepest_along(const scalar_t* values, const GridShape& grid, int axis) {
-  const int64_t y = grid.size[2], x = y * grid.size[1];
-  const int64_t stride = axis == 0 ? x : axis == 1 ? y : 1;
-  const int64_t planes = grid.batch * grid.size[0];
-  std::vector<scalar_t> most(planes, 0);
-  parallel_pieces(planes, 1, [&](int64_t plane, int64_t) {
-    if (axis == 0 && plane % grid.size[0] + 1 == grid.size[0]) return;
-    const int64_t rows = axis == 1 ? grid.size[1] - 1 : grid.size[1];
-    const int64_t nodes = axis == 2 ? grid.size[2] - 1 : grid.size[2];
-    scalar_t steepest = 0;
-    for (int64_t row = 0; row < rows; ++row) {
+scalar_t steepest_between(const scalar_t* from, const scalar_t* to, int64_t count) {
+  constexpr int kMaxima = 64 / sizeof(scalar_t);
+  scalar_t most[kMaxima] = {};
+  const auto take = [&](int64_t k, int lane) {
+    const scalar_t change = std::abs(to[k + lane] - from[k + lane]);
+    const scalar_t finite = change < std::numeric_limits<scalar_t>::infinity() ? change : 0;
+    most[lane] = finite > most[lane] ? finite : most[lane];
+  };
+  int64_t k = 0;
+  for (; k + kMaxima <= count; k += kMaxima) {
+    for (int lane = 0; lane < kMaxima; ++lane) take(k, lane);
+  }
+  for (; k < count; ++k) take(k, 0);
+  return *std::max_element(most, most + kMaxima);
+}
+
+// All axes in one pass over the samples: the next plane, the next row, the next sample.
+template <typename scalar_t>
+double steepest(const scalar_t* values, const GridShape& grid) {
+  const int64_t y = grid.size[2], x = y * grid.size[1], planes = grid.batch * grid.size[0];
+  std::vector<Vec3<double>> most(planes, {0, 0, 0});
+  parallel_tasks(planes, [&](int64_t plane) {
+    const bool has_next = (plane + 1) % grid.size[0] != 0;
+    for (int64_t row = 0; row < grid.size[1]; ++row) {
       const scalar_t* at = values + plane * x + row * y;
-      for (int64_t k = 0; k < nodes; ++k) {
-        const scalar_t change = std::abs(at[k + stride] - at[k]);
-        const scalar_t counted = change < std::numeric_limits<scalar_t>::infinity() ? change : 0;
-        steepest = counted > steepest ? counted : steepest;
-      }
+      const bool has_row = row + 1 < grid.size[1];
+      const scalar_t steps[3] = {has_next ? steepest_between(at, at + x, y) : 0,
+                                 has_row ? steepest_between(at, at + y, y) : 0,
+                                 steepest_between(at, at + 1, y - 1)};
+      for (int a = 0; a < 3; ++a) most[plane][a] = std::max<double>(most[plane][a], steps[a]);
     }
-    most[plane] = steepest;
   });
-  return planes ? *std::max_element(most.begin(), most.end()) / grid.spacing[axis] : 0;
+  Vec3<double> all{0, 0, 0};
+  for (const Vec3<double>& one : most) {
+    for (int a = 0; a < 3; ++a) all[a] = std::max(all[a], one[a] / grid.spacing[a]);
+  }
+  return std::sqrt(dot(all, all));
 }
 
 }  // namespace
@@ -168,10 +190,7 @@ GridOccupancy find_occupancy(const Tensor& values, const GridShape& grid, double
 
 double steepest_slope(const Tensor& values, const GridShape& grid) {
   return dispatch_floating(values.scalar_type(), [&]<typename scalar_t>() {
-    const auto* at = static_cast<const scalar_t*>(values.const_data_ptr());
-    const double x = steepest_along(at, grid, 0), y = steepest_along(at, grid, 1),
-                 z = steepest_along(at, grid, 2);
-    return std::sqrt(x * x + y * y + z * z);
+    return steepest(static_cast<const scalar_t*>(values.const_data_ptr()), grid);
   });
 }
 

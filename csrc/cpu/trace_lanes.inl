@@ -9,10 +9,11 @@ using Whole = Wholes<Isa, kCount>;
 
 // Rays as they are put in and taken out, one by one.
 struct Side {
+  alignas(64) float origin[3][kLanes], direction[3][kLanes];
   alignas(64) float length[kLanes], entry[3][kLanes], way[3][kLanes], inverse[3][kLanes],
       never[3][kLanes], touched[kLanes];
   alignas(64) int32_t meets[kLanes];
-  RayStatus why[kLanes];
+  alignas(64) int32_t valid[kLanes];
   double begin[kLanes], scale[kLanes];
 };
 
@@ -31,19 +32,42 @@ DIFFISO_HD void store(const Numbers& numbers, scalar_t* to) {
   for (int k = 0; k < kCount; ++k) Isa::store(numbers.v[k], to + k * Isa::kLanes);
 }
 
-DIFFISO_HD void put_in(const TraceRays<float>& p, int64_t n, int lane, Side& side) {
-  const GridRay<float> ray(p.shape, p.rays[n], p.near, p.far);
-  side.why[lane] = ray.valid ? RayStatus::kMiss : RayStatus::kInvalid;
-  side.meets[lane] = ray.inside;
-  side.begin[lane] = ray.begin;
-  side.scale[lane] = ray.inside ? ray.scale : 1;
-  side.length[lane] = ray.inside ? ray.length : 0;
-  side.touched[lane] = p.footprint && ray.inside ? p.touched(n, ray.t(ray.length)) : 0;
-  for (int a = 0; a < 3; ++a) {
-    side.entry[a][lane] = ray.inside ? ray.entry[a] : 0;
-    side.way[a][lane] = ray.inside ? ray.way[a] : 0;
-    side.inverse[a][lane] = ray.inside ? ray.inverse[a] : 0;
-    side.never[a][lane] = ray.inside ? ray.never[a] : 0;
+// Loops over lanes without branches, for the compiler to vectorise.
+DIFFISO_HD void put_in(const TraceRays<float>& p, const int64_t* rays, int lanes, Side& side) {
+  const bool picture = p.rays.is_picture();
+  const int64_t view = p.rays.source(rays[0]), pixels = p.rays.height * p.rays.width;
+  for (int lane = 0; lane < lanes; ++lane) {
+    const int64_t n = rays[lane];
+    const Ray<float> ray = picture ? p.rays.of_picture(view, n - view * pixels) : p.rays[n];
+    for (int a = 0; a < 3; ++a) {
+      side.origin[a][lane] = ray.origin[a];
+      side.direction[a][lane] = ray.direction[a];
+    }
+  }
+  const GridShape shape = p.shape;
+  const double near = p.near, far = p.far;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const Ray<float> given{{side.origin[0][lane], side.origin[1][lane], side.origin[2][lane]},
+                           {side.direction[0][lane], side.direction[1][lane],
+                            side.direction[2][lane]}};
+    const GridRay<float> ray(shape, given, near, far);
+    side.valid[lane] = ray.valid;
+    side.meets[lane] = ray.inside;
+    side.begin[lane] = ray.begin;
+    side.scale[lane] = ray.scale;
+    side.length[lane] = ray.length;
+    for (int a = 0; a < 3; ++a) {
+      side.entry[a][lane] = ray.entry[a];
+      side.way[a][lane] = ray.way[a];
+      side.inverse[a][lane] = ray.inverse[a];
+      side.never[a][lane] = ray.never[a];
+    }
+  }
+  for (int lane = lanes; lane < kLanes; ++lane) side.meets[lane] = 0;
+  if (!p.footprint) return;
+  for (int lane = 0; lane < lanes; ++lane) {
+    const double end = side.begin[lane] + side.length[lane] / side.scale[lane];
+    side.touched[lane] = side.meets[lane] ? p.touched(rays[lane], static_cast<float>(end)) : 0;
   }
 }
 
@@ -108,8 +132,7 @@ void trace_rays(const TraceRays<float>& p, const int64_t* rays, int64_t count) {
   Side side{};
   for (int64_t first = 0; first < count; first += kLanes) {
     const int lanes = static_cast<int>(count - first < kLanes ? count - first : kLanes);
-    for (int lane = 0; lane < lanes; ++lane) put_in(p, rays[first + lane], lane, side);
-    for (int lane = lanes; lane < kLanes; ++lane) side.meets[lane] = 0;
+    put_in(p, rays + first, lanes, side);
     const Real touched = load(side.touched);
     Approach<Real> approach(touched);
     const Walk<Real> walk(paths(side), grid.cells, load(side.meets) == Whole(1));
@@ -118,7 +141,7 @@ void trace_rays(const TraceRays<float>& p, const int64_t* rays, int64_t count) {
     for (int lane = 0; lane < lanes; ++lane) {
       const int64_t n = rays[first + lane];
       if (hits.status[lane] == 0) {
-        p.write_miss(n, side.why[lane]);
+        p.write_miss(n, side.valid[lane] ? RayStatus::kMiss : RayStatus::kInvalid);
       } else {
         p.write_hit(n, side.begin[lane], side.scale[lane], grid, hits[lane]);
       }

@@ -73,7 +73,7 @@ struct TraceRays {
   }
 };
 
-// Each traces some rays of one grid.
+// Each traces some rays of one grid, and where there are pictures of one of these.
 void trace_rays_avx2(const TraceRays<float>& p, const int64_t* rays, int64_t count);
 void trace_rays_avx512(const TraceRays<float>& p, const int64_t* rays, int64_t count);
 
