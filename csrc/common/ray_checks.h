@@ -7,6 +7,10 @@
 
 namespace diffiso {
 
+// A flatter field counts as so steep where its closest approach is looked for: what coverage takes
+// unless told otherwise.
+constexpr double kLeastSlope = 0.1;
+
 // Where the rays of an op stand, as tensors.
 struct RayTensors {
   const Tensor& origins;
@@ -107,14 +111,11 @@ inline SphereRule sphere_rule(const std::vector<double>& sphere, double slope) {
 inline void check_cells(const char* op, const Tensor& values, const Tensor& cells) {
   if (!cells.is_cpu()) return;
   const auto* at = static_cast<const int64_t*>(cells.const_data_ptr());
-  const int64_t y = values.size(3), x = y * values.size(2), grid = x * values.size(1);
-  for (int64_t n = 0; n < cells.size(0); ++n) {
-    const int64_t c = at[n];
-    const bool fits = c >= -1 && c < grid * values.size(0) &&
-                      (c < 0 || (c % y + 1 < y && c / y % values.size(2) + 1 < values.size(2) &&
-                                 c / x % values.size(1) + 1 < values.size(1)));
-    check(fits, op, ": cell must be -1 or the number of a cell's lower node, got ", c, " at ", n);
-  }
+  const int64_t nodes = values.numel();
+  bool fits = true;
+  for (int64_t n = 0; n < cells.size(0); ++n) fits &= at[n] >= -1 && at[n] < nodes;
+  check(fits, op, ": cell must be -1 or the number of a cell's lower node, got one beyond the ",
+        nodes, " nodes");
 }
 
 inline void check_hits(const char* op, const Tensor& values, const RayLayout& layout,
@@ -145,8 +146,9 @@ inline void check_trace_backward(const Tensor& values, const RayLayout& layout, 
   if (!grad_samples) return;
   check_same_device(op, values, "grad_samples", *grad_samples);
   check_dtype(op, "grad_samples", *grad_samples, dtype);
-  check(grad_samples->dim() == 2 && grad_samples->size(0) == layout.count &&
-            grad_samples->size(1) == 8 && grad_samples->is_contiguous(),
+  const bool none = grad_samples->numel() == 0;  // they were not captured
+  check(none || (grad_samples->dim() == 2 && grad_samples->size(0) == layout.count &&
+                 grad_samples->size(1) == 8 && grad_samples->is_contiguous()),
         op, ": grad_samples must be contiguous (R, 8), got ", shape_of(*grad_samples));
 }
 
@@ -181,7 +183,7 @@ const T* data(const Tensor& tensor) {
 }
 template <typename T>
 const T* data(const std::optional<Tensor>& tensor) {
-  return tensor ? data<T>(*tensor) : nullptr;
+  return tensor && tensor->numel() > 0 ? data<T>(*tensor) : nullptr;
 }
 
 inline Tensor zeros_like(const Tensor& like) {

@@ -114,6 +114,7 @@ struct CellPath {
     // A last step so small leaves less than the digits hold: each squares the error.
     constexpr Scalar kDigits = sizeof(Scalar) == 8 ? Scalar(1e-9) : Scalar(3e-5);
     const real zero(0), one(1), half(Scalar(0.5)), enough(kDigits);
+    const real least(std::numeric_limits<Scalar>::epsilon());
     const real chord = b[0] / (b[0] - b[3]);
     real s = select(low == zero && high == one, chord, (low + high) * half);
     Mask open = some;
@@ -124,10 +125,11 @@ struct CellPath {
       high = select(open && beyond, s, high);
       low = select(open && !beyond, s, low);
       const real newton = s - p / slope;
-      const real next = select(newton > low && newton < high, newton, (low + high) * half);
-      const real change = larger(next - s, s - next);
+      const Mask there = larger(newton - s, s - newton) < enough;
+      const Mask within = there || (newton > low && newton < high);
+      const real next = select(within, smaller(larger(newton, low), high), (low + high) * half);
       s = select(open, next, s);
-      open = open && change > enough;
+      open = open && !there && high - low > least;
     }
     return select(some, s, real(-1));
   }

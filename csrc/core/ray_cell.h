@@ -31,16 +31,23 @@ struct RayCell : TrilinearPlace<scalar_t> {
 
  private:
   struct Place {
-    int64_t cell[3];
+    int64_t grid, cell[3];
   };
+  // The last nodes belong to the last cells, so that no number leads out of the samples.
   DIFFISO_HD static Place place(const GridShape& grid, int64_t node) {
     const int64_t row = quotient(node, grid.size[2]), plane = quotient(row, grid.size[1]);
-    const int64_t b = quotient(plane, grid.size[0]);
-    return {{plane - b * grid.size[0], row - plane * grid.size[1], node - row * grid.size[2]}};
+    Place out{quotient(plane, grid.size[0]), {}};
+    const int64_t at[3] = {plane - out.grid * grid.size[0], row - plane * grid.size[1],
+                           node - row * grid.size[2]};
+    for (int a = 0; a < 3; ++a) {
+      const int64_t last = grid.size[a] - 2;
+      out.cell[a] = at[a] < last ? at[a] : last;
+    }
+    return out;
   }
-  DIFFISO_HD RayCell(const GridShape& grid, int64_t node, Place at, Vec3<scalar_t> point)
+  DIFFISO_HD RayCell(const GridShape& grid, int64_t node, const Place& at, Vec3<scalar_t> point)
       : TrilinearPlace<scalar_t>(grid, at.cell, point),
-        cell_id(node),
+        cell_id(node < 0 ? -1 : grid.node(at.grid, at.cell[0], at.cell[1], at.cell[2])),
         stride{grid.size[1] * grid.size[2], grid.size[2]} {}
 };
 

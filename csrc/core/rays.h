@@ -63,6 +63,7 @@ enum class RayStatus : uint8_t { kMiss, kHit, kExit, kStart, kUnfinished, kInval
 template <typename real>
 struct RayPath {
   real length;
+  WholeOf<real> begin_axis, end_axis;  // of the box's faces it comes in and goes out by, or -1
   Vec3<real> entry, way, inverse;  // inverse: 1 / way, 0 along an axis it does not move on
   Vec3<real> never;                // infinity along such an axis, else 0
 
@@ -97,7 +98,7 @@ struct GridRay : RayPath<scalar_t> {
     valid = moves_at_all & finite;
     scale = valid ? largest : 1;
     double enter = near, end = far;
-    double through = -1;  // the axis whose plane it comes in by
+    double through = -1, through_last = -1;  // the axes whose planes it comes in and goes out by
     bool meets = valid;
     for (int a = 0; a < 3; ++a) {
       const double last = static_cast<double>(grid.size[a] - 1);
@@ -113,7 +114,10 @@ struct GridRay : RayPath<scalar_t> {
       enter = later ? in : enter;
       through = later ? a : through;
       end = sooner ? out : end;
+      through_last = sooner ? a : through_last;
     }
+    this->begin_axis = static_cast<int32_t>(through);
+    this->end_axis = static_cast<int32_t>(through_last);
     begin = enter;
     inside = meets & (enter <= end);
     this->length = static_cast<scalar_t>(inside ? (end - enter) * scale : 0);

@@ -53,6 +53,7 @@ DIFFISO_HD Hit<scalar_t> find_crossing(const TracedGrid<scalar_t>& grid,
   const FieldAlong<scalar_t> start(grid, ray, from);
   for (int a = 0; a < 3; ++a) walk.cell[a] = start.cell[a];
   walk.along = from;
+  if (from > 0) walk.axis = -1;
   Hit<scalar_t> hit;
   while (walk.active && walk.along <= to && !hit.found()) {
     const Leave<scalar_t> leave = leave_cell(walk);

@@ -23,7 +23,7 @@ namespace diffiso {
 enum class InsideRule : int { kExit, kStart, kIgnore };
 
 // What holds a ray at its closest approach: the field's own minimum, a face of the cell across x, y
-// or z, or an end of the ray.
+// or z, or an end of the ray within the box.
 enum class ApproachKind : uint8_t { kNone, kMinimum, kFaceX, kFaceY, kFaceZ, kEnd };
 
 // One grid of a batch, and where its surface can be.
@@ -78,11 +78,11 @@ struct Walk {
   RayPath<real> ray;
   Whole cell[3];
   real along;
-  Whole axis;   // of that face; -1 at the ray's beginning
+  Whole axis;   // of that face; -1 where the ray begins within the box
   Mask active;  // not yet at its end
 
   DIFFISO_HD Walk(const RayPath<real>& path, const int32_t cells[3], Mask meets_box)
-      : ray(path), along(0), axis(-1), active(meets_box) {
+      : ray(path), along(0), axis(path.begin_axis), active(meets_box) {
     for (int a = 0; a < 3; ++a) {
       cell[a] = smaller(truncated(ray.entry[a]), Whole(cells[a] - 1));
     }
@@ -185,7 +185,7 @@ DIFFISO_HD void find_marked(const TracedGrid<scalar_t>& grid, MaskOf<real> look,
 template <typename real>
 struct CellVisit {
   real from, to;           // along the ray
-  WholeOf<real> to_axis;   // of the face they go out by; -1 at the ray's end
+  WholeOf<real> to_axis;   // of the face they go out by; -1 where the ray ends within
   Vec3<real> first, last;  // fractions there
   real samples[8];         // less the level
   MaskOf<real> present;    // every sample is finite
@@ -197,7 +197,7 @@ struct CellVisit {
     const real zero(0), one(1);
     from = walk.along;
     to = select(leave.last, walk.ray.length, leave.along);
-    to_axis = select(leave.last, Whole(-1), leave.axis);
+    to_axis = select(leave.last, walk.ray.end_axis, leave.axis);
     for (int a = 0; a < 3; ++a) {
       const MaskOf<real> up = walk.ray.way[a] > zero;
       const real corner = real_of<real>(walk.cell[a]);

@@ -120,7 +120,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> trace
       p.level = static_cast<scalar_t>(level);
       p.inside = static_cast<InsideRule>(inside);
       p.sphere = sphere.empty() ? nullptr : &rule;
-      p.slope = slope;
+      p.slope = std::max(slope, kLeastSlope);
       p.t = static_cast<scalar_t*>(t.mutable_data_ptr());
       p.status = static_cast<RayStatus*>(status.mutable_data_ptr());
       p.cell = static_cast<int64_t*>(cell.mutable_data_ptr());
@@ -179,12 +179,12 @@ std::tuple<Tensor, Tensor, Tensor> trace_backward(
                                      data<scalar_t>(grad_closest_t),
                                      sdfdiff_law};
     auto* out = static_cast<scalar_t*>(grad_values.mutable_data_ptr());
-    if (grad_t || grad_samples) {
+    if (p.grad_t || p.grad_samples) {
       scatter_rays(shape, p.cell, layout.count, out, [&](int64_t n, const auto& owned) {
         add_corners(p.hit(n), owned);
       });
     }
-    if (grad_closest_t) {
+    if (p.grad_closest_t) {
       scatter_rays(shape, p.closest_cell, layout.count, out, [&](int64_t n, const auto& owned) {
         add_corners(p.approach(n), owned);
       });

@@ -13,7 +13,7 @@ struct Side {
   alignas(64) float length[kLanes], entry[3][kLanes], way[3][kLanes], inverse[3][kLanes],
       never[3][kLanes], touched[kLanes];
   alignas(64) int32_t meets[kLanes];
-  alignas(64) int32_t valid[kLanes];
+  alignas(64) int32_t valid[kLanes], begin_axis[kLanes], end_axis[kLanes];
   double begin[kLanes], scale[kLanes];
 };
 
@@ -56,6 +56,8 @@ DIFFISO_HD void put_in(const TraceRays<float>& p, const int64_t* rays, int lanes
     side.begin[lane] = ray.begin;
     side.scale[lane] = ray.scale;
     side.length[lane] = ray.length;
+    side.begin_axis[lane] = ray.begin_axis;
+    side.end_axis[lane] = ray.end_axis;
     for (int a = 0; a < 3; ++a) {
       side.entry[a][lane] = ray.entry[a];
       side.way[a][lane] = ray.way[a];
@@ -74,6 +76,8 @@ DIFFISO_HD void put_in(const TraceRays<float>& p, const int64_t* rays, int lanes
 DIFFISO_HD RayPath<Real> paths(const Side& side) {
   RayPath<Real> out;
   out.length = load(side.length);
+  out.begin_axis = load(side.begin_axis);
+  out.end_axis = load(side.end_axis);
   for (int a = 0; a < 3; ++a) {
     out.entry[a] = load(side.entry[a]);
     out.way[a] = load(side.way[a]);

@@ -141,7 +141,8 @@ def coverage(
             grid). A larger one widens the ramp, so that outlines that are far apart still feel
             each other.
         level: The level that was traced.
-        min_slope: Least slope that counts, per world unit; 1 is a distance's.
+        min_slope: Least slope that counts, per world unit; 1 is a distance's. Tracing looks as far
+            as 0.1, or the grid's own steepest slope, makes the ramp.
 
     Returns:
         (...), the shape of the rays.
@@ -200,7 +201,7 @@ def _batch(values: Tensor) -> Tensor:
 def _flat_rays(values: Tensor, hits: RayHits) -> tuple[Tensor, Tensor]:
     if hits.size is not None:
         return hits.origins.contiguous(), hits.directions.contiguous()
-    grids = 1 if values.dim() == 3 else values.shape[0]
+    grids = values.shape[0] if values.dim() == 4 else 1
     flat = (grids, hits.t.numel() // max(grids, 1), 3)
     return hits.origins.reshape(flat).contiguous(), hits.directions.reshape(flat).contiguous()
 

@@ -211,7 +211,7 @@ def _rays(
             "trace: origins and directions must be (..., 3), of one shape, got "
             f"{tuple(origins.shape)} and {tuple(directions.shape)}"
         )
-    grids = 1 if values.dim() == 3 else values.shape[0]
+    grids = values.shape[0] if values.dim() == 4 else 1
     if values.dim() == 4 and (origins.dim() < 2 or origins.shape[0] != grids):
         raise ValueError(
             f"trace: origins must be ({grids}, ..., 3) with the batch of the grid, got "

@@ -51,7 +51,7 @@ class RayHits:
             without a footprint.
         closest_cell: (...), the cell of that, as ``cell``.
         closest_kind: (...), uint8, what holds it there: 1 a minimum of the field, 2 to 4 a face of
-            the cell across x, y or z, 5 an end of the ray; 0 for none.
+            the cell across x, y or z, 5 an end of the ray within the box; 0 for none.
     """
 
     t: Tensor
