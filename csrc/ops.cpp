@@ -80,7 +80,8 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
   // Normals and diffuse light at hits; light (0, 3): at the rays' origins, (1, 3), or one a grid or
   // picture -> intensity (R,), normals (R, 3)
   m.def(
-      "shade(Tensor values, Tensor origins, Tensor directions, Tensor t, Tensor status, Tensor cell, "
+      "shade(Tensor values, Tensor origins, Tensor directions, Tensor t, Tensor status, Tensor "
+      "cell, "
       "Tensor light, int[] size, float[] lower, float[] spacing, float strength, bool falloff, "
       "bool central) -> (Tensor, Tensor)");
   //   -> grad_values, grad_origins, grad_directions, grad_t (R,), grad_light

@@ -9,10 +9,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from diffiso.ops import GridSample, NarrowBand, isosurface, marching_cubes, sample_grid
+from diffiso.camera import Camera
+from diffiso.ops import (
+    GridSample,
+    Light,
+    NarrowBand,
+    Rendering,
+    SphereTracing,
+    isosurface,
+    marching_cubes,
+    render,
+    sample_grid,
+)
 from diffiso.ops._field import MEMORY_BUDGET, Field
 from diffiso.ops.isosurface import Band
 from diffiso.ops.mesh_sdf import Law
+from diffiso.ops.shade import Normals
+from diffiso.ops.trace import HitLaw, Inside
 from diffiso.types import Grid, Mesh, MeshBatch, as_vector3
 
 
@@ -174,3 +187,68 @@ class GridSampler(nn.Module):
     def forward(self, points: Tensor) -> GridSample:
         """Return value (P,) and gradient (P, 3) at points (P, 3)."""
         return sample_grid(self.grid, points)
+
+
+class SdfRenderer(nn.Module):
+    """Values and cameras in, pictures out: :func:`diffiso.render` on a box, its settings kept.
+
+    Args:
+        lower: World position of the first node.
+        upper: World position of the last node.
+        size: Height and width of the pictures, or one number; by default the cameras'.
+        light: By default at the camera.
+        normals: ``"central"`` or ``"trilinear"``.
+        law: ``"implicit"`` or ``"sdfdiff"``.
+        ramp: Width of the outline's ramp in pixels; 0 for none.
+        background: What shows where nothing covers it.
+        method: ``"voxel"``, ``"sphere"`` or a :class:`diffiso.SphereTracing`.
+        level: The level.
+        inside: What a camera in the solid sees.
+
+    Example:
+        >>> import torch, diffiso
+        >>> cameras = diffiso.Camera.orbit([0.0, 90.0], 0.0, 4.0, field_of_view=40.0, size=32)
+        >>> renderer = diffiso.layers.SdfRenderer(-1, 1)
+        >>> renderer(torch.ones(8, 8, 8), cameras).coverage.sum()
+        tensor(0.)
+    """
+
+    def __init__(
+        self,
+        lower: float | Sequence[float] = -1.0,
+        upper: float | Sequence[float] = 1.0,
+        size: int | Sequence[int] | None = None,
+        *,
+        light: Light | None = None,
+        normals: Normals = "central",
+        law: HitLaw = "implicit",
+        ramp: float = 1.0,
+        background: float = 0.0,
+        method: Literal["voxel", "sphere"] | SphereTracing = "voxel",
+        level: float = 0.0,
+        inside: Inside = "exit",
+    ) -> None:
+        super().__init__()
+        self.lower = as_vector3("SdfRenderer: lower", lower)
+        self.upper = as_vector3("SdfRenderer: upper", upper)
+        self.size = size
+        self.options: dict[str, Any] = {
+            "light": light,
+            "normals": normals,
+            "law": law,
+            "ramp": ramp,
+            "background": background,
+            "method": method,
+            "level": level,
+            "inside": inside,
+        }
+
+    def forward(self, values: Tensor, cameras: Camera) -> Rendering:
+        """Return the pictures of values (X, Y, Z) or (B, X, Y, Z)."""
+        grid = Grid.from_bounds(values, self.lower, self.upper)
+        return render(grid, cameras, self.size, **self.options)
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``repr``."""
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.lower}, {self.upper}, {self.size}, {options}"

@@ -29,8 +29,8 @@ inline RayLayout check_rays(const char* op, const Tensor& values, const GridShap
   check(is_floating(values.scalar_type()), op,
         ": grid must be torch.float32 or torch.float64, got ", dtype_name(values.scalar_type()));
   check(values.dim() == 0 || grid.nodes_per_grid() < (int64_t{1} << 47), op, ": grid is too large");
-  for (const auto& [name, tensor] : {std::pair{"origins", &rays.origins},
-                                     std::pair{"directions", &rays.directions}}) {
+  for (const auto& [name, tensor] :
+       {std::pair{"origins", &rays.origins}, std::pair{"directions", &rays.directions}}) {
     check_same_device(op, values, name, *tensor);
     check_dtype(op, name, *tensor, values.scalar_type());
     check(tensor->is_contiguous(), op, ": ", name, " must be contiguous");
@@ -51,10 +51,10 @@ inline RayLayout check_rays(const char* op, const Tensor& values, const GridShap
   }
   check(rays.size.size() == 2 && rays.size[0] > 0 && rays.size[1] > 0, op,
         ": size must be a height and a width");
-  check(origins.dim() == 2 && origins.size(1) == 3, op, ": origins of pictures must be (N, 3), got ",
-        shape_of(origins));
-  check(directions.dim() == 3 && directions.size(0) == origins.size(0) &&
-            directions.size(1) == 3 && directions.size(2) == 3,
+  check(origins.dim() == 2 && origins.size(1) == 3, op,
+        ": origins of pictures must be (N, 3), got ", shape_of(origins));
+  check(directions.dim() == 3 && directions.size(0) == origins.size(0) && directions.size(1) == 3 &&
+            directions.size(2) == 3,
         op, ": directions of pictures must be (N, 3, 3), got ", shape_of(directions));
   out.sources = origins.size(0);
   check(grid.batch > 0 ? out.sources % grid.batch == 0 : out.sources == 0, op,
@@ -162,8 +162,8 @@ inline void check_shade(const char* op, const Tensor& values, const RayLayout& l
 inline void check_normals_gradient(const char* op, const Tensor& grad, const Tensor& t) {
   check_same_device(op, t, "grad_normals", grad);
   check_dtype(op, "grad_normals", grad, t.scalar_type());
-  check(grad.dim() == 2 && grad.size(0) == t.size(0) && grad.size(1) == 3 && grad.is_contiguous(), op,
-        ": grad_normals must be contiguous (R, 3), got ", shape_of(grad));
+  check(grad.dim() == 2 && grad.size(0) == t.size(0) && grad.size(1) == 3 && grad.is_contiguous(),
+        op, ": grad_normals must be contiguous (R, 3), got ", shape_of(grad));
 }
 
 inline void check_coverage(const char* op, const Tensor& values, const RayLayout& layout,

@@ -16,12 +16,14 @@ struct Occupancy {
   int32_t shift;      // blocks have 1 << shift cells along each axis
   int32_t blocks[3];  // that cover them
   int32_t step[2];    // block (x, y, z) is number (x << step[0]) + (y << step[1]) + z
-  int64_t word_step[2];  // the bit of cell (x, y, z) stands in word x * word_step[0] + y * word_step[1]
-                         // + z / 32 of its grid, at z % 32
-  const uint32_t* words;    // of all grids
-  const uint8_t* distance;  // (B, numbers): blocks to the nearest with a marked cell, along the axis
-                            // on which that is farther; 0 where the block itself has one. Up to
-                            // three bytes after the last may be read
+  int64_t
+      word_step[2];  // the bit of cell (x, y, z) stands in word x * word_step[0] + y * word_step[1]
+                     // + z / 32 of its grid, at z % 32
+  const uint32_t* words;  // of all grids
+  const uint8_t*
+      distance;  // (B, numbers): blocks to the nearest with a marked cell, along the axis
+                 // on which that is farther; 0 where the block itself has one. Up to
+                 // three bytes after the last may be read
 
   DIFFISO_HD int64_t blocks_per_grid() const { return static_cast<int64_t>(blocks[0]) << step[0]; }
   DIFFISO_HD int64_t words_per_grid() const { return (cells[0] + 1) * word_step[0]; }

@@ -16,9 +16,9 @@ struct Ray {
 // The rays of a grid follow each other, as many for each.
 template <typename scalar_t>
 struct RayBundle {
-  int64_t count;     // R, of all rays
-  int64_t per_grid;  // R / B
-  int64_t height, width;  // of a picture, or 0 for rays one by one
+  int64_t count;                            // R, of all rays
+  int64_t per_grid;                         // R / B
+  int64_t height, width;                    // of a picture, or 0 for rays one by one
   const scalar_t* __restrict__ origins;     // (R, 3), or (N, 3) of N pictures
   const scalar_t* __restrict__ directions;  // (R, 3), or (N, 3, 3)
 
@@ -64,8 +64,8 @@ template <typename real>
 struct RayPath {
   real length;
   WholeOf<real> begin_axis, end_axis;  // of the box's faces it comes in and goes out by, or -1
-  Vec3<real> entry, way, inverse;  // inverse: 1 / way, 0 along an axis it does not move on
-  Vec3<real> never;                // infinity along such an axis, else 0
+  Vec3<real> entry, way, inverse;      // inverse: 1 / way, 0 along an axis it does not move on
+  Vec3<real> never;                    // infinity along such an axis, else 0
 
   // How far it has gone when it reaches a plane between nodes.
   DIFFISO_HD real reach(int axis, WholeOf<real> plane) const {

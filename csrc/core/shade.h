@@ -106,7 +106,7 @@ struct NormalStencil {
   }
   // (d weight / d point)^T * v.
   DIFFISO_HD Vec3<scalar_t> weight_change(const RayCell<scalar_t>& cell, int n,
-                                         Vec3<scalar_t> v) const {
+                                          Vec3<scalar_t> v) const {
     if (!central) return own_corner(n) >= 0 ? cell.weight_hessian_times(own_corner(n), v) : zero();
     Vec3<scalar_t> out{0, 0, 0};
     for (int a = 0; a < 3; ++a) {
@@ -137,8 +137,8 @@ struct NormalStencil {
   }
 
  private:
-  DIFFISO_HD static AxisTaps<scalar_t> axis_taps(const GridShape& grid,
-                                                 const RayCell<scalar_t>& at, int a) {
+  DIFFISO_HD static AxisTaps<scalar_t> axis_taps(const GridShape& grid, const RayCell<scalar_t>& at,
+                                                 int a) {
     return {at.cell[a], grid.size[a], at.fraction[a], at.spacing[a]};
   }
   DIFFISO_HD static Vec3<scalar_t> zero() { return {0, 0, 0}; }
@@ -223,7 +223,8 @@ struct Coverage {
     slope = steepness > min_slope ? steepness : min_slope;
     width = 2 * half_width;
     const scalar_t size = width * slope;
-    const scalar_t open = size > 0 ? scalar_t(0.5) - field / size : (field < 0 ? scalar_t{1} : scalar_t{0});
+    const scalar_t open =
+        size > 0 ? scalar_t(0.5) - field / size : (field < 0 ? scalar_t{1} : scalar_t{0});
     share = open > 0 ? (open < 1 ? open : scalar_t{1}) : scalar_t{0};
     ramp = size > 0 && open > 0 && open < 1;
   }

@@ -10,11 +10,11 @@ template <typename scalar_t>
 struct ShadeRays {
   GridShape grid;
   RayBundle<scalar_t> rays;
-  const scalar_t* __restrict__ values;    // (B, X, Y, Z)
-  const scalar_t* __restrict__ t;         // (R,)
-  const RayStatus* __restrict__ status;   // (R,)
-  const int64_t* __restrict__ cell;       // (R,)
-  const scalar_t* __restrict__ light;     // (1, 3), or one a picture or grid; null: at the rays' origins
+  const scalar_t* __restrict__ values;   // (B, X, Y, Z)
+  const scalar_t* __restrict__ t;        // (R,)
+  const RayStatus* __restrict__ status;  // (R,)
+  const int64_t* __restrict__ cell;      // (R,)
+  const scalar_t* __restrict__ light;  // (1, 3), or one a picture or grid; null: at the rays' origins
   bool one_light;
   scalar_t strength;
   bool falloff, central;

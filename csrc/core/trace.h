@@ -32,7 +32,7 @@ struct TracedGrid {
   const scalar_t* __restrict__ values;  // (X, Y, Z)
   int64_t stride[2];                    // flat steps in x and y
   int32_t cells[3];
-  int32_t shift, step[2];               // of blocks, see Occupancy
+  int32_t shift, step[2];  // of blocks, see Occupancy
   int64_t word_step[2];
   const uint32_t* __restrict__ words;
   const uint8_t* __restrict__ distance;
@@ -148,8 +148,7 @@ DIFFISO_HD void step(const int32_t cells[3], const Leave<real>& leave, MaskOf<re
 
 // Walks on until every active ray stands in a marked cell. Rays of `look` stay where they are.
 template <typename real, typename scalar_t>
-DIFFISO_HD void find_marked(const TracedGrid<scalar_t>& grid, MaskOf<real> look,
-                            Walk<real>& walk) {
+DIFFISO_HD void find_marked(const TracedGrid<scalar_t>& grid, MaskOf<real> look, Walk<real>& walk) {
   using Whole = WholeOf<real>;
   using Mask = MaskOf<real>;
   const int32_t size = int32_t{1} << grid.shift;
@@ -203,8 +202,8 @@ struct CellVisit {
       const real corner = real_of<real>(walk.cell[a]);
       const real begin = walk.ray.entry[a] + from * walk.ray.way[a] - corner;
       const real end = walk.ray.entry[a] + to * walk.ray.way[a] - corner;
-      first[a] = select(walk.axis == Whole(a), select(up, zero, one),
-                        smaller(larger(begin, zero), one));
+      first[a] =
+          select(walk.axis == Whole(a), select(up, zero, one), smaller(larger(begin, zero), one));
       last[a] = select(to_axis == Whole(a), select(up, one, zero), smaller(larger(end, zero), one));
     }
     real none(0);

@@ -24,15 +24,15 @@ template <typename scalar_t>
 struct TraceGradients {
   GridShape grid;
   RayBundle<scalar_t> rays;
-  const scalar_t* __restrict__ values;           // (B, X, Y, Z)
-  const scalar_t* __restrict__ t;                // (R,) as all below
+  const scalar_t* __restrict__ values;  // (B, X, Y, Z)
+  const scalar_t* __restrict__ t;       // (R,) as all below
   const RayStatus* __restrict__ status;
   const int64_t* __restrict__ cell;
   const scalar_t* __restrict__ closest_t;
   const int64_t* __restrict__ closest_cell;
   const ApproachKind* __restrict__ closest_kind;
-  const scalar_t* __restrict__ grad_t;           // or null, as the next
-  const scalar_t* __restrict__ grad_samples;     // (R, 8)
+  const scalar_t* __restrict__ grad_t;        // or null, as the next
+  const scalar_t* __restrict__ grad_samples;  // (R, 8)
   const scalar_t* __restrict__ grad_closest_t;
   bool sdfdiff_law;
 

@@ -153,8 +153,7 @@ DIFFISO_HD bool any(const Masks<Isa, count>& mask) {
 }
 
 template <template <typename, int> typename Numbers, typename Isa, int count>
-DIFFISO_HD Numbers<Isa, count> select(const Masks<Isa, count>& mask,
-                                      const Numbers<Isa, count>& yes,
+DIFFISO_HD Numbers<Isa, count> select(const Masks<Isa, count>& mask, const Numbers<Isa, count>& yes,
                                       const Numbers<Isa, count>& no) {
   Numbers<Isa, count> out;
   for (int k = 0; k < count; ++k) out.v[k] = Isa::select(mask.v[k], yes.v[k], no.v[k]);
@@ -168,8 +167,7 @@ DIFFISO_HD Numbers<Isa, count> larger(const Numbers<Isa, count>& a, const Number
   return out;
 }
 template <template <typename, int> typename Numbers, typename Isa, int count>
-DIFFISO_HD Numbers<Isa, count> smaller(const Numbers<Isa, count>& a,
-                                       const Numbers<Isa, count>& b) {
+DIFFISO_HD Numbers<Isa, count> smaller(const Numbers<Isa, count>& a, const Numbers<Isa, count>& b) {
   Numbers<Isa, count> out;
   for (int k = 0; k < count; ++k) out.v[k] = Isa::smaller(a.v[k], b.v[k]);
   return out;

@@ -26,8 +26,8 @@ struct OwnedNodes {
 // looks through all rays for those whose cell is near. f adds what its ray gives, at nodes -1 to 2
 // of the cell along each axis.
 template <typename scalar_t, typename F>
-void scatter_rays(const GridShape& grid, const int64_t* cells, int64_t count,
-                  scalar_t* grad_values, const F& f) {
+void scatter_rays(const GridShape& grid, const int64_t* cells, int64_t count, scalar_t* grad_values,
+                  const F& f) {
   const int64_t planes = grid.batch * grid.size[0], plane = grid.size[1] * grid.size[2];
   const int64_t tasks = count < 4096 ? 1 : 4 * torch::stable::get_num_threads();
   const int64_t slabs = std::min(planes, tasks);
@@ -89,7 +89,8 @@ std::vector<RayTotals> sum_rays(const RayBundle<scalar_t>& rays, int64_t grids,
       }
       const Vec3<scalar_t> pixel = rays.pixel(n);
       totals.origin = totals.origin + to_double(grad.origin);
-      for (int k = 0; k < 9; ++k) totals.direction[k] += double{grad.direction[k / 3]} * pixel[k % 3];
+      for (int k = 0; k < 9; ++k)
+        totals.direction[k] += double{grad.direction[k / 3]} * pixel[k % 3];
     }
   });
   std::vector<RayTotals> sums(groups);

@@ -104,14 +104,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> shade_backward(
                    }
                  });
     auto* out_t = static_cast<scalar_t*>(grad_t.mutable_data_ptr());
-    const auto sums = sum_rays(
-        p.rays, grid.batch, with_rays ? &grad_origins : nullptr, with_rays ? &grad_directions : nullptr,
-        [&](int64_t n, RayTotals& totals) {
-          const ShadeRayGradient<scalar_t> grad(p, n);
-          out_t[n] = grad.t;
-          totals.light = totals.light + to_double(grad.light);
-          return grad.ray;
-        });
+    const auto sums =
+        sum_rays(p.rays, grid.batch, with_rays ? &grad_origins : nullptr,
+                 with_rays ? &grad_directions : nullptr, [&](int64_t n, RayTotals& totals) {
+                   const ShadeRayGradient<scalar_t> grad(p, n);
+                   out_t[n] = grad.t;
+                   totals.light = totals.light + to_double(grad.light);
+                   return grad.ray;
+                 });
     auto* out_light = static_cast<scalar_t*>(grad_light.mutable_data_ptr());
     for (int64_t row = 0; row < light.size(0); ++row) {
       const RayTotals total = group_total(sums, row, light.size(0));
@@ -189,14 +189,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> coverage_backward(
                    }
                  });
     auto* out_t = static_cast<scalar_t*>(grad_t.mutable_data_ptr());
-    const auto sums = sum_rays(
-        p.rays, grid.batch, with_rays ? &grad_origins : nullptr, with_rays ? &grad_directions : nullptr,
-        [&](int64_t n, RayTotals& totals) {
-          const CoverageRayGradient<scalar_t> grad(p, n);
-          out_t[n] = grad.t;
-          totals.footprint += static_cast<double>(grad.footprint);
-          return grad.ray;
-        });
+    const auto sums =
+        sum_rays(p.rays, grid.batch, with_rays ? &grad_origins : nullptr,
+                 with_rays ? &grad_directions : nullptr, [&](int64_t n, RayTotals& totals) {
+                   const CoverageRayGradient<scalar_t> grad(p, n);
+                   out_t[n] = grad.t;
+                   totals.footprint += static_cast<double>(grad.footprint);
+                   return grad.ray;
+                 });
     auto* out_footprint = static_cast<scalar_t*>(grad_footprint.mutable_data_ptr());
     for (int64_t row = 0; row < footprint.size(0); ++row) {
       const RayTotals total = group_total(sums, row, footprint.size(0));

@@ -61,7 +61,8 @@ template <typename scalar_t>
 void trace_all(const TraceRays<scalar_t>& p) {
 #ifdef __x86_64__
   if constexpr (sizeof(scalar_t) == 4) {
-    const bool fits = p.shape.nodes_per_grid() < INT32_MAX && p.occupancy.words_per_grid() < INT32_MAX;
+    const bool fits =
+        p.shape.nodes_per_grid() < INT32_MAX && p.occupancy.words_per_grid() < INT32_MAX;
     const SimdLevel level = fits && !p.sphere ? simd_level() : SimdLevel::kGeneric;
     if (level == SimdLevel::kAvx512) return trace_all(p, trace_rays_avx512);
     if (level == SimdLevel::kAvx2) return trace_all(p, trace_rays_avx2);
@@ -180,19 +181,16 @@ std::tuple<Tensor, Tensor, Tensor> trace_backward(
                                      sdfdiff_law};
     auto* out = static_cast<scalar_t*>(grad_values.mutable_data_ptr());
     if (p.grad_t || p.grad_samples) {
-      scatter_rays(shape, p.cell, layout.count, out, [&](int64_t n, const auto& owned) {
-        add_corners(p.hit(n), owned);
-      });
+      scatter_rays(shape, p.cell, layout.count, out,
+                   [&](int64_t n, const auto& owned) { add_corners(p.hit(n), owned); });
     }
     if (p.grad_closest_t) {
-      scatter_rays(shape, p.closest_cell, layout.count, out, [&](int64_t n, const auto& owned) {
-        add_corners(p.approach(n), owned);
-      });
+      scatter_rays(shape, p.closest_cell, layout.count, out,
+                   [&](int64_t n, const auto& owned) { add_corners(p.approach(n), owned); });
     }
     if (!with_rays) return;
-    sum_rays(p.rays, shape.batch, &grad_origins, &grad_directions, [&](int64_t n, RayTotals&) {
-      return p.ray(n);
-    });
+    sum_rays(p.rays, shape.batch, &grad_origins, &grad_directions,
+             [&](int64_t n, RayTotals&) { return p.ray(n); });
   });
   return {grad_values, grad_origins, grad_directions};
 }

@@ -41,15 +41,9 @@ struct Isa {
   DIFFISO_HD static Real square_root(Real a) { return _mm512_sqrt_ps(a); }
   DIFFISO_HD static Real larger(Real a, Real b) { return _mm512_max_ps(a, b); }
   DIFFISO_HD static Real smaller(Real a, Real b) { return _mm512_min_ps(a, b); }
-  DIFFISO_HD static Mask less(Real a, Real b) {
-    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
-  }
-  DIFFISO_HD static Mask not_less(Real a, Real b) {
-    return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
-  }
-  DIFFISO_HD static Mask same(Real a, Real b) {
-    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
-  }
+  DIFFISO_HD static Mask less(Real a, Real b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  DIFFISO_HD static Mask not_less(Real a, Real b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  DIFFISO_HD static Mask same(Real a, Real b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 
   DIFFISO_HD static Whole sum(Whole a, Whole b) { return _mm512_add_epi32(a, b); }
   DIFFISO_HD static Whole difference(Whole a, Whole b) { return _mm512_sub_epi32(a, b); }

@@ -47,9 +47,9 @@ DIFFISO_HD void put_in(const TraceRays<float>& p, const int64_t* rays, int lanes
   const GridShape shape = p.shape;
   const double near = p.near, far = p.far;
   for (int lane = 0; lane < kLanes; ++lane) {
-    const Ray<float> given{{side.origin[0][lane], side.origin[1][lane], side.origin[2][lane]},
-                           {side.direction[0][lane], side.direction[1][lane],
-                            side.direction[2][lane]}};
+    const Ray<float> given{
+        {side.origin[0][lane], side.origin[1][lane], side.origin[2][lane]},
+        {side.direction[0][lane], side.direction[1][lane], side.direction[2][lane]}};
     const GridRay<float> ray(shape, given, near, far);
     side.valid[lane] = ray.valid;
     side.meets[lane] = ray.inside;

@@ -19,13 +19,13 @@ struct TraceRays {
   const SphereRule* sphere;   // or null
   const scalar_t* footprint;  // (1,), or one a picture or grid; null: no closest approach is wanted
   bool one_footprint;
-  double slope;          // no cell is steeper, world units
-  scalar_t* t;           // (R,)
-  RayStatus* status;     // (R,)
-  int64_t* cell;         // (R,)
-  scalar_t* fraction;    // (R, 3) or null
-  scalar_t* samples;     // (R, 8) or null
-  scalar_t* closest_t;   // (R,) as the next two, or null
+  double slope;         // no cell is steeper, world units
+  scalar_t* t;          // (R,)
+  RayStatus* status;    // (R,)
+  int64_t* cell;        // (R,)
+  scalar_t* fraction;   // (R, 3) or null
+  scalar_t* samples;    // (R, 8) or null
+  scalar_t* closest_t;  // (R,) as the next two, or null
   int64_t* closest_cell;
   uint8_t* closest_kind;
 
@@ -50,8 +50,8 @@ struct TraceRays {
   }
 
   // t = start + along / scale.
-  DIFFISO_HD void write_hit(int64_t n, double start, double scale,
-                            const TracedGrid<scalar_t>& from, const Hit<scalar_t>& hit) const {
+  DIFFISO_HD void write_hit(int64_t n, double start, double scale, const TracedGrid<scalar_t>& from,
+                            const Hit<scalar_t>& hit) const {
     t[n] = static_cast<scalar_t>(start + static_cast<double>(hit.along) / scale);
     status[n] = static_cast<RayStatus>(hit.status);
     const int64_t node = index_of(hit.cell, from.stride, hit.cell[2]);

@@ -30,6 +30,11 @@ class Light:
 
     Raises:
         ValueError: If the strength is not finite, or the position no (3,) or (N, 3).
+
+    Example:
+        >>> import torch, diffiso
+        >>> diffiso.Light(torch.tensor([0.0, 4.0, 0.0]), strength=16.0, falloff=True).falloff
+        True
     """
 
     position: Tensor | None = None
@@ -53,6 +58,13 @@ class Shading(NamedTuple):
             falloff); 0 for misses and for surfaces that face away.
         normals: (..., 3), unit, towards the side that the ray comes from; 0 for misses, and where
             the field is flat.
+
+    Example:
+        >>> import torch, diffiso
+        >>> plane = torch.arange(4.0).reshape(4, 1, 1).expand(4, 4, 4) - 1.25
+        >>> ray = torch.tensor([[3.0, 1.5, 1.5]]), torch.tensor([[-1.0, 0.0, 0.0]])
+        >>> diffiso.shade(plane, diffiso.trace(plane, *ray)).normals
+        tensor([[1., 0., 0.]])
     """
 
     intensity: Tensor
@@ -88,7 +100,8 @@ def shade(
     Example:
         >>> import torch, diffiso
         >>> plane = torch.arange(4.0).reshape(4, 1, 1).expand(4, 4, 4) - 1.25
-        >>> hits = diffiso.trace(plane, torch.tensor([[3.0, 1.5, 1.5]]), torch.tensor([[-1.0, 0, 0]]))
+        >>> ray = torch.tensor([[3.0, 1.5, 1.5]]), torch.tensor([[-1.0, 0.0, 0.0]])
+        >>> hits = diffiso.trace(plane, *ray)
         >>> diffiso.shade(plane, hits)
         Shading(intensity=tensor([1.]), normals=tensor([[1., 0., 0.]]))
     """

@@ -40,6 +40,13 @@ class SphereTracing:
 
     Raises:
         ValueError: If a number is out of its range.
+
+    Example:
+        >>> import torch, diffiso
+        >>> plane = torch.arange(4.0).reshape(4, 1, 1).expand(4, 4, 4) - 1.25
+        >>> ray = torch.tensor([[3.0, 1.5, 1.5]]), torch.tensor([[-1.0, 0.0, 0.0]])
+        >>> diffiso.trace(plane, *ray, method=diffiso.SphereTracing(tolerance=1e-3)).t
+        tensor([1.7500])
     """
 
     tolerance: float = 1e-4
@@ -129,7 +136,8 @@ def trace(
     Example:
         >>> import torch, diffiso
         >>> plane = torch.arange(4.0).reshape(4, 1, 1).expand(4, 4, 4) - 1.25
-        >>> hits = diffiso.trace(plane, torch.tensor([[3.0, 1.5, 1.5]]), torch.tensor([[-2.0, 0, 0]]))
+        >>> ray = torch.tensor([[3.0, 1.5, 1.5]]), torch.tensor([[-2.0, 0.0, 0.0]])
+        >>> hits = diffiso.trace(plane, *ray)
         >>> hits.t, hits.points()
         (tensor([0.8750]), tensor([[1.2500, 1.5000, 1.5000]]))
     """
@@ -200,10 +208,8 @@ def _rays(
         if not isinstance(cameras, Camera):
             raise TypeError(f"trace: cameras must be a Camera, got {type(cameras).__name__}")
         centers, matrices = cameras.centers, pixel_matrices(cameras)
-        shape = (len(cameras), *cameras.size)
-        return _Rays(
-            centers, matrices, centers.contiguous(), matrices.contiguous(), list(cameras.size), shape
-        )
+        flat = centers.contiguous(), matrices.contiguous()
+        return _Rays(centers, matrices, *flat, list(cameras.size), (len(cameras), *cameras.size))
     assert origins is not None
     assert directions is not None
     if origins.dim() < 1 or origins.shape[-1] != 3 or directions.shape != origins.shape:
@@ -218,19 +224,13 @@ def _rays(
             f"{tuple(origins.shape)}"
         )
     shape = tuple(origins.shape[:-1])
-    flat = (grids, math.prod(shape) // max(grids, 1), 3)
-    return _Rays(
-        origins,
-        directions,
-        origins.reshape(flat).contiguous(),
-        directions.reshape(flat).contiguous(),
-        [],
-        shape,
-    )
+    rows = (grids, math.prod(shape) // max(grids, 1), 3)
+    flat = origins.reshape(rows).contiguous(), directions.reshape(rows).contiguous()
+    return _Rays(origins, directions, *flat, [], shape)
 
 
 def pixel_matrices(cameras: Camera) -> Tensor:
-    """Return (N, 3, 3): the ray of depth one through pixel (x, y) has this direction * (x, y, 1)."""
+    """Return (N, 3, 3): times (x, y, 1) the direction, of depth one, through pixel (x, y)."""
     right, below, forward = cameras.rotation.unbind(1)
     across, down = right / cameras.focal[:, :1], below / cameras.focal[:, 1:]
     middle = cameras.principal[:, :1] * across + cameras.principal[:, 1:] * down

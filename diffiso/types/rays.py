@@ -11,7 +11,14 @@ from torch import Tensor
 
 
 class RayStatus(IntEnum):
-    """How a ray ended, as in csrc/core/rays.h."""
+    """How a ray ended, as in csrc/core/rays.h.
+
+    Example:
+        >>> import torch, diffiso
+        >>> ray = torch.tensor([[1.5, 1.5, 1.5]]), torch.zeros(1, 3)
+        >>> diffiso.RayStatus(int(diffiso.trace(torch.ones(4, 4, 4), *ray).status))
+        <RayStatus.INVALID: 5>
+    """
 
     MISS = 0
     """It hit nothing."""
@@ -52,6 +59,14 @@ class RayHits:
         closest_cell: (...), the cell of that, as ``cell``.
         closest_kind: (...), uint8, what holds it there: 1 a minimum of the field, 2 to 4 a face of
             the cell across x, y or z, 5 an end of the ray within the box; 0 for none.
+
+    Example:
+        >>> import torch, diffiso
+        >>> plane = torch.arange(4.0).reshape(4, 1, 1).expand(4, 4, 4) - 1.25
+        >>> ray = torch.tensor([[3.0, 1.5, 1.5]]), torch.tensor([[-1.0, 0.0, 0.0]])
+        >>> hits = diffiso.trace(plane, *ray)
+        >>> hits.points(), hits.samples[:, :4]
+        (tensor([[1.2500, 1.5000, 1.5000]]), tensor([[-0.2500, -0.2500, -0.2500, -0.2500]]))
     """
 
     t: Tensor
