@@ -111,20 +111,25 @@ def test_layers_train_together():
 def test_a_grid_learns_masks_through_the_renderer():
     """A ball grows into the outlines of another, though no ray begins to hit at first."""
     cameras = Camera.orbit([0.0, 90.0, 0.0], [0.0, 0.0, 89.0], 4.0, field_of_view=40.0, size=24)
-    renderer = SdfRenderer(ramp=8.0)
-    with torch.no_grad():
-        target = renderer(sample(sphere(0.6), (17, 17, 17), dtype=torch.float32), cameras).coverage
+    wide, sharp = SdfRenderer(ramp=8.0), SdfRenderer()
+    ball = sample(sphere(0.6), (17, 17, 17), dtype=torch.float32)
+    target, outlines = wide(ball, cameras).coverage, sharp(ball, cameras).coverage
     field = GridSampler(sample(sphere(0.4), (17, 17, 17), dtype=torch.float32))
+
+    def wrong_pixels():
+        apart = sharp(field.values.detach(), cameras).coverage - outlines
+        return float(apart.abs().sum(dim=(1, 2)).max())
+
+    before = wrong_pixels()
     optimizer = torch.optim.Adam(field.parameters(), lr=0.02)
     for _ in range(40):
-        loss = (renderer(field.values, cameras).coverage - target).square().mean()
+        loss = (wide(field.values, cameras).coverage - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    vertices = marching_cubes(field.grid).vertices
-    # Its silhouettes fit; between them nothing is asked. A tenth of a cell (1/8) in the mean.
-    seen = vertices[(vertices.abs() < 0.05).any(dim=1)]
-    assert ((seen.norm(dim=1) - 0.6).abs().mean()) < 0.1 / 8
+    # The area between the discs, in pixels; Adam's steps at the end are a sixth of that.
+    assert before > 40
+    assert wrong_pixels() < before / 4
 
 
 @pytest.mark.parametrize(
