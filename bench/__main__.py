@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bench import memory, ops, results, table
+from bench import memory, ops, peers, results, table
 from bench.cases import Settings
 
 
@@ -86,6 +86,9 @@ def announce(versions: dict[str, str | None]) -> None:
     missing = [name for name, version in versions.items() if version is None]
     if missing:
         print(f"peers left out, not installed: {', '.join(missing)}")
+    for package in peers.PACKAGES:
+        if package.name in missing and package.needs:
+            print(f"{package.name} also needs {package.needs}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from bench import (
     narrow_band,
     overhead,
     sample_grid,
+    shade,
+    trace,
 )
 from bench.cases import Cases
 
@@ -19,6 +21,8 @@ OPS: dict[str, Cases] = {
     "mesh_sdf": mesh_sdf.cases,
     "isosurface": isosurface.cases,
     "narrow_band": narrow_band.cases,
+    "trace": trace.cases,
+    "shade": shade.cases,
     "overhead": overhead.cases,
 }
 

@@ -25,12 +25,19 @@ class Package(NamedTuple):
     name: str
     module: str
     device: str
+    needs: str = ""
 
 
 PACKAGES = (
     Package("vtk", "vtkmodules.vtkFiltersCore", "cpu"),
     Package("scikit-image", "skimage.measure", "cpu"),
     Package("PyMCubes", "mcubes", "cpu"),
+    Package(
+        "mitsuba",
+        "bench.mitsuba_grid",
+        "cpu",
+        "LLVM's library (Debian: libllvm19; DRJIT_LIBLLVM_PATH names one in an unusual place)",
+    ),
     Package("diso", "diso", "cuda"),
     Package("isoext", "isoext", "cuda"),
 )

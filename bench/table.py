@@ -8,6 +8,7 @@ from bench.results import device_name
 from bench.timing import Record
 
 UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+COUNTED = ("vertices", "faces", "hits")
 Row = list[str]
 
 
@@ -41,12 +42,12 @@ def rows(case: Record) -> list[Row]:
     others = [each["median"] for each in contenders if each["kind"] == "other"]
     heading = [
         "contender", "median", "min to max", "time / first", "fastest other / this", "of bound",
-        f"scratch B / {case['unit']}", "vertices", "faces",
+        f"scratch B / {case['unit']}", *COUNTED,
     ]  # fmt: skip
     table = [heading]
     for each in contenders:
         scratch = each["scratch_bytes_per_sample"]
-        counts = [each["outputs"].get(name) for name in ("vertices", "faces")]
+        counts = [each["outputs"].get(name) for name in COUNTED]
         table.append(
             [
                 each["contender"],

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where rays hit a grid's surface: one picture of a shape full of holes."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+import diffiso
+from bench import ray_peers
+from bench.cases import Case, Contender, Floor, Outputs, Settings
+from bench.ray_peers import View
+from diffiso import Camera, Grid, RayHits
+from diffiso.shapes import gyroid_ball
+
+LOWER, UPPER = -1.0, 1.0
+FIELD_OF_VIEW = 40.0
+
+
+def picture(nodes: int, size: int, device: torch.device) -> View:
+    """The ball of [-1, 1]^3 touches the picture's edges; the shape covers half of it."""
+    values = diffiso.sample_field(gyroid_ball(), LOWER, UPPER, nodes - 1, device=device).values
+    distance = UPPER / math.sin(math.radians(FIELD_OF_VIEW / 2))
+    camera = Camera.orbit(30.0, 25.0, distance, field_of_view=FIELD_OF_VIEW, size=size)
+    return ray_peers.view(values, LOWER, UPPER, camera.to(device=device))
+
+
+def outputs(hits: RayHits) -> Outputs:
+    parts = {"cell": hits.cell, "fraction": hits.fraction, "samples": hits.samples}
+    others = {name: [part] for name, part in parts.items() if part is not None}
+    return ray_peers.outputs_of_t(hits.t.flatten(), status=[hits.status], **others)
+
+
+def ours(view: View) -> list[Contender]:
+    grid = Grid.from_bounds(view.values, view.lower, view.upper)
+
+    def contender(name: str, **options: Any) -> Contender:
+        def run() -> RayHits:
+            if "cameras" in options:
+                return diffiso.trace(grid, **options)
+            return diffiso.trace(grid, view.origins, view.directions, **options)
+
+        return Contender(f"diffiso, {name}", run, outputs, kind="ours")
+
+    cameras = view.cameras
+    return [
+        contender("rays in rows", capture=False),
+        contender("cameras", capture=False, cameras=cameras),
+        contender("rays in rows, with samples"),
+        contender("cameras, with samples", cameras=cameras),
+        contender("rays in rows, sphere tracing", capture=False, method="sphere"),
+    ]
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    size = settings.size(512, 16)
+    for nodes in (settings.size(64, 12), settings.size(256, 20)):
+        view = picture(nodes, size, settings.device)
+        contenders = [
+            *ours(view),
+            *ray_peers.mitsuba_hits(view, settings),
+            *ray_peers.by_hand_hits(view, settings),
+        ]
+        rays = len(view.origins)
+        floor = Floor([view.values, view.origins, view.directions], [view.origins[:, 0]])
+        yield Case(f"gyroid ball {nodes}^3, {size}^2 rays", contenders, rays, "ray", floor)
