@@ -69,14 +69,15 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
   m.def(
       "trace(Tensor values, Tensor origins, Tensor directions, Tensor footprint, int[] size, "
       "float[] lower, float[] spacing, float level, float near, float far, int inside, "
-      "float[] sphere, bool sdfdiff_law, bool capture) "
+      "float[] sphere, bool sdfdiff_law, float min_cosine, bool capture) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   //   -> grad_values (B, X, Y, Z), grad_origins, grad_directions; the last two zero unless with_rays
   m.def(
       "trace_backward(Tensor? grad_t, Tensor? grad_samples, Tensor? grad_closest_t, Tensor values, "
       "Tensor origins, Tensor directions, Tensor t, Tensor status, Tensor cell, Tensor closest_t, "
       "Tensor closest_cell, Tensor closest_kind, int[] size, float[] lower, float[] spacing, "
-      "bool sdfdiff_law, bool with_rays, bool deterministic) -> (Tensor, Tensor, Tensor)");
+      "bool sdfdiff_law, float min_cosine, bool with_rays, bool deterministic) "
+      "-> (Tensor, Tensor, Tensor)");
   // Normals and diffuse light at hits; light (0, 3): at the rays' origins, (1, 3), or one a grid or
   // picture -> intensity (R,), normals (R, 3)
   m.def(

@@ -199,6 +199,7 @@ class SdfRenderer(nn.Module):
         light: By default at the camera.
         normals: ``"central"`` or ``"trilinear"``.
         law: ``"implicit"`` or ``"sdfdiff"``.
+        min_cosine: Least cosine that the implicit law counts.
         ramp: Width of the outline's ramp in pixels; 0 for none.
         background: What shows where nothing covers it.
         method: ``"voxel"``, ``"sphere"`` or a :class:`diffiso.SphereTracing`.
@@ -222,6 +223,7 @@ class SdfRenderer(nn.Module):
         light: Light | None = None,
         normals: Normals = "central",
         law: HitLaw = "implicit",
+        min_cosine: float = 0.01,
         ramp: float = 1.0,
         background: float = 0.0,
         method: Literal["voxel", "sphere"] | SphereTracing = "voxel",
@@ -236,6 +238,7 @@ class SdfRenderer(nn.Module):
             "light": light,
             "normals": normals,
             "law": law,
+            "min_cosine": min_cosine,
             "ramp": ramp,
             "background": background,
             "method": method,

@@ -7,8 +7,21 @@ import pytest
 import torch
 from conftest import assert_close
 from fields import random_smooth
+from rays import random_rays
 
-from diffiso import BrickGrid, Grid, marching_cubes, mesh_sdf, sample_grid
+from diffiso import (
+    BrickGrid,
+    Grid,
+    Light,
+    coverage,
+    marching_cubes,
+    mesh_sdf,
+    render,
+    sample_grid,
+    shade,
+    trace,
+)
+from diffiso.camera import Camera
 from diffiso.layers import GridSampler, MarchingCubes
 
 LOWER, SPACING = (-1.5, 0.25, 12.0), (0.5, 0.75, 0.125)
@@ -146,6 +159,35 @@ def test_mesh_sdf(law, generator):
         return mesh_sdf(grid, mesh.vertices, law=law), mesh.faces
 
     check_compiled(attach, [(v,) for v in grids(generator, 4, 5, 6)])
+
+
+@pytest.mark.parametrize("method", ["voxel", "sphere"])
+def test_trace(method, generator):
+    def traced(values, origins, directions):
+        grid = Grid(values, LOWER, SPACING)
+        hits = trace(grid, origins, directions, method=method, footprint=0.05)
+        light = Light(torch.tensor([1.0, 2.0, 20.0], dtype=torch.float64))
+        near = torch.where(hits.closest_cell >= 0, hits.closest_t, 0.0)
+        return (
+            hits.points().nan_to_num(), hits.status, hits.cell, hits.samples, near,
+            coverage(grid, hits, 0.05), *shade(grid, hits, light=light),
+        )  # fmt: skip
+
+    cases = []
+    for values in grids(generator, 4, 5, 6):
+        rays = random_rays(Grid(values, LOWER, SPACING), 50, generator)
+        cases.append((values, *rays))
+    check_compiled(traced, cases)
+
+
+def test_render(generator):
+    cameras = Camera.orbit([0.0, 70.0], 20.0, 4.0, focal=20.0, size=(12, 16), dtype=torch.float64)
+
+    def pictures(values):
+        result = render(Grid(values, (-1.0,) * 3, (0.5, 0.4, 0.4)), cameras, background=0.5)
+        return result.image, result.coverage, result.normals, result.depth.nan_to_num(posinf=0.0)
+
+    check_compiled(pictures, [(v,) for v in grids(generator, 4, 5, 6)])
 
 
 def test_layers(generator):

@@ -71,17 +71,21 @@ struct RayGradient {
 // How a hit moves along its ray with the field there: dt = factor * df.
 //
 // Implicit: from f(o + t d) = level, so factor = -1 / (grad f . d); the cosine between the two counts
-// as at least kLeastCosine, with the sign that the hit has. SDFDiff: p = s + f(s) d / |d|.
+// as at least so much, with the sign that the hit has. SDFDiff: p = s + f(s) d / |d|.
+struct HitLaw {
+  bool sdfdiff;
+  double min_cosine;
+};
+
 template <typename scalar_t>
 DIFFISO_HD scalar_t hit_factor(Vec3<scalar_t> gradient, Vec3<scalar_t> direction, bool leaves,
-                               bool sdfdiff_law) {
-  constexpr scalar_t kLeastCosine = scalar_t(0.1);
+                               HitLaw law) {
   const scalar_t pace = length(direction);
-  if (sdfdiff_law) return (leaves ? -1 : 1) / pace;
+  if (law.sdfdiff) return (leaves ? -1 : 1) / pace;
   const scalar_t steepest = length(gradient) * pace;
   if (!(steepest > 0)) return 0;
   const scalar_t along = leaves ? dot(gradient, direction) : -dot(gradient, direction);
-  const scalar_t least = kLeastCosine * steepest;
+  const scalar_t least = static_cast<scalar_t>(law.min_cosine) * steepest;
   return (leaves ? -1 : 1) / (along > least ? along : least);
 }
 

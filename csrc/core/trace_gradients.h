@@ -34,7 +34,7 @@ struct TraceGradients {
   const scalar_t* __restrict__ grad_t;        // or null, as the next
   const scalar_t* __restrict__ grad_samples;  // (R, 8)
   const scalar_t* __restrict__ grad_closest_t;
-  bool sdfdiff_law;
+  HitLaw law;
 
   // A hit: t moves with the field's value there. One at the ray's own beginning does not move.
   DIFFISO_HD CellGradient<scalar_t> hit(int64_t n) const {
@@ -44,7 +44,7 @@ struct TraceGradients {
     if (grad_t && status[n] != RayStatus::kStart) {
       const Vec3<scalar_t> gradient = interpolate(at, values).gradient;
       const bool leaves = status[n] == RayStatus::kExit;
-      back.grad_value = grad_t[n] * hit_factor(gradient, ray.direction, leaves, sdfdiff_law);
+      back.grad_value = grad_t[n] * hit_factor(gradient, ray.direction, leaves, law);
     }
     return {at, back, grad_samples ? grad_samples + 8 * n : nullptr};
   }

@@ -89,7 +89,7 @@ double widest_footprint(const TraceRays<scalar_t>& p) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> trace(
     Tensor values, Tensor origins, Tensor directions, Tensor footprint, std::vector<int64_t> size,
     std::vector<double> lower, std::vector<double> spacing, double level, double near, double far,
-    int64_t inside, std::vector<double> sphere, bool, bool capture) {
+    int64_t inside, std::vector<double> sphere, bool, double, bool capture) {
   const char* op = "trace";
   const GridShape shape = check_grid(op, values, lower, spacing);
   const RayTensors tensors{origins, directions, size};
@@ -156,7 +156,7 @@ std::tuple<Tensor, Tensor, Tensor> trace_backward(
     std::optional<Tensor> grad_closest_t, Tensor values, Tensor origins, Tensor directions,
     Tensor t, Tensor status, Tensor cell, Tensor closest_t, Tensor closest_cell,
     Tensor closest_kind, std::vector<int64_t> size, std::vector<double> lower,
-    std::vector<double> spacing, bool sdfdiff_law, bool with_rays, bool) {
+    std::vector<double> spacing, bool sdfdiff_law, double min_cosine, bool with_rays, bool) {
   const char* op = "trace_backward";
   const GridShape shape = check_grid(op, values, lower, spacing);
   const RayTensors tensors{origins, directions, size};
@@ -178,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor> trace_backward(
                                      data<scalar_t>(grad_t),
                                      data<scalar_t>(grad_samples),
                                      data<scalar_t>(grad_closest_t),
-                                     sdfdiff_law};
+                                     {sdfdiff_law, min_cosine}};
     auto* out = static_cast<scalar_t*>(grad_values.mutable_data_ptr());
     if (p.grad_t || p.grad_samples) {
       scatter_rays(shape, p.cell, layout.count, out,

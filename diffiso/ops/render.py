@@ -64,6 +64,7 @@ def render(
     light: Light | None = None,
     normals: Normals = "central",
     law: HitLaw = "implicit",
+    min_cosine: float = 0.01,
     ramp: float = 1.0,
     background: float = 0.0,
     method: Literal["voxel", "sphere"] | SphereTracing = "voxel",
@@ -85,6 +86,7 @@ def render(
         light: By default at the camera, strength one, without falloff.
         normals: ``"central"`` or ``"trilinear"``, see :func:`shade`.
         law: ``"implicit"`` or ``"sdfdiff"``, see :func:`trace`.
+        min_cosine: See :func:`trace`.
         ramp: Width of the outline's ramp in pixels; 0 leaves pixels hit or not, without gradient.
         background: What shows where nothing covers it.
         method: ``"voxel"``, ``"sphere"`` or a :class:`SphereTracing`, see :func:`trace`.
@@ -123,6 +125,7 @@ def render(
         far=far,
         inside=inside,
         law=law,
+        min_cosine=min_cosine,
         capture=False,
         footprint=footprint if ramp > 0 else None,
     )

@@ -6,6 +6,14 @@ gradient of a reference is the specification of the op's backward. Arguments are
 `torch.ops.diffiso`: grids carry a batch dimension, nodes sit at `lower + (i, j, k) * spacing`.
 """
 
+from diffiso.reference.cells import (
+    CellField,
+    cell_fraction,
+    cell_nodes,
+    cell_samples,
+    node_gradients,
+    trilinear,
+)
 from diffiso.reference.grids import (
     CORNERS,
     ExtractedSurface,
@@ -22,12 +30,33 @@ from diffiso.reference.narrow_band import (
     narrow_band_refine,
     narrow_band_reuse,
 )
+from diffiso.reference.shading import Shading, closest_t, coverage, hit_normals, hit_t, shade
+from diffiso.reference.trace import (
+    ClosestApproach,
+    RayHit,
+    closest_approach,
+    first_hit,
+    sphere_trace,
+)
 
 __all__ = [
     "CORNERS",
     "BandMemory",
+    "CellField",
+    "ClosestApproach",
     "ExtractedSurface",
     "FieldSample",
+    "RayHit",
+    "Shading",
+    "cell_fraction",
+    "cell_nodes",
+    "cell_samples",
+    "closest_approach",
+    "closest_t",
+    "coverage",
+    "first_hit",
+    "hit_normals",
+    "hit_t",
     "marching_cubes",
     "marching_cubes_bricks",
     "mesh_sdf",
@@ -35,5 +64,9 @@ __all__ = [
     "narrow_band_grow",
     "narrow_band_refine",
     "narrow_band_reuse",
+    "node_gradients",
     "sample_grid",
+    "shade",
+    "sphere_trace",
+    "trilinear",
 ]
