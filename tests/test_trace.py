@@ -184,6 +184,8 @@ GRID, RAYS = torch.zeros(4, 4, 4), torch.ones(5, 3)
         ({"method": "march"}, ("method", "voxel", "sphere", "march")),
         ({"inside": "through"}, ("inside", "exit", "start", "ignore", "through")),
         ({"law": "exact"}, ("law", "implicit", "sdfdiff", "exact")),
+        ({"min_cosine": 0.0}, ("min_cosine", "0.0")),
+        ({"min_cosine": math.nan}, ("min_cosine", "nan")),
         ({"near": 2.0, "far": 1.0}, ("near", "far", "2", "1")),
         ({"near": math.nan}, ("near", "nan")),
         ({"level": math.nan}, ("level", "nan")),

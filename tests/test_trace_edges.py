@@ -113,6 +113,23 @@ def test_values_equal_to_the_level(samples, z, status):
         assert upward(moved, level=shift) == (z, status)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_path_that_turns_back_to_the_level_at_its_end(dtype):
+    """It leaves the solid, and falls to within 1e-6 of the level again at the cell's face."""
+    values = [
+        0.30924609303474426, -0.11915808916091919, -0.5689318180084229, -0.26962733268737793,
+        -1.175850510597229, 0.4191485047340393, -1.318721890449524, -1.1059515476226807,
+    ]  # fmt: skip
+    origin = [0.21999035775661469, 0.20579013228416443, 0.37349826097488403]
+    direction = [-0.582891583442688, -0.5877903699874878, 0.9921820759773254]
+    grid = Grid(torch.tensor(values, dtype=dtype).view(2, 2, 2))
+    ray = (torch.tensor([x], dtype=dtype) for x in (origin, direction))
+    hits = trace(grid, *ray)
+    assert hits.status.tolist() == [EXIT]
+    # Brute force in float64; the slope there is about 0.15, and float32 rounds at 1e-7.
+    assert abs(hits.t.item() - 0.2587555212) < 1e-5
+
+
 def test_zero_and_minus_one_are_ordinary_numbers(generator):
     """Fields of halves from -2 to 1.5: as those of other numbers that are as far from the level."""
     values = torch.randint(-4, 4, (6, 7, 8), generator=generator).double() / 2

@@ -11,7 +11,7 @@ from fields import gyroid, random_smooth, sphere, torus
 from rays import assert_brute_force, box_grid, found, random_grid, random_rays
 
 from diffiso import Grid, RayStatus, SphereTracing, reference, shade, trace
-from tools.check_trace import compare
+from tools.check_trace import compare, main
 
 HIT, EXIT = RayStatus.HIT, RayStatus.EXIT
 DTYPES = (torch.float32, torch.float64)
@@ -57,16 +57,16 @@ def test_plane_of_any_tilt(normal, generator):
 def test_distance_to_the_surface(field, generator):
     """Of 64^3 nodes in float32: 1e-5 voxels in the median, 1e-3 at most."""
     grid = box_grid(field, 64, torch.float32)
-    origins, directions = random_rays(grid, 20_000, generator)
+    origins, directions = random_rays(grid, 8000, generator)
     hits = trace(grid, origins, directions)
-    assert hits.hit.sum() > 5000
+    assert hits.hit.sum() > 2000
     apart = distance_in_voxels(grid, origins, directions, hits.t)[hits.hit]
     assert apart.median() < 1e-5
     assert apart.max() < 1e-3
     # Also seen from the other end: the same statuses and cells.
     result = compare(grid, origins, directions, found(hits))
     assert result.wrong.tolist() == []
-    assert result.ties <= 10
+    assert result.ties <= 4
 
 
 def test_surface_that_touches_the_box(generator):
@@ -195,11 +195,11 @@ def test_grazing_rays_hit_or_miss_monotonically(dtype, finest, generator):
 def test_origin_ten_thousand_boxes_away(generator):
     """Captured places are good to 1e-3 voxels although t has lost its digits."""
     grid = box_grid(sphere(0.7), 64, torch.float32)
-    across = torch.rand(2000, 2, generator=generator) * 1.2 - 0.6
+    across = torch.rand(500, 2, generator=generator) * 1.2 - 0.6
     for axis, sign in itertools.product(range(3), (-1.0, 1.0)):
-        origins = torch.full((2000, 3), 2e4 * sign)
+        origins = torch.full((500, 3), 2e4 * sign)
         origins[:, [a for a in range(3) if a != axis]] = across
-        directions = torch.zeros(2000, 3)
+        directions = torch.zeros(500, 3)
         directions[:, axis] = -sign
         hits = trace(grid, origins, directions)
         exact = reference.first_hit(
@@ -296,3 +296,11 @@ def test_brute_force_sees_wrong_hits(generator):
         expected = (some & hit).nonzero()[:, 0]
         assert len(result.wrong) > 0.9 * len(expected), name
         assert set(result.wrong.tolist()) <= set(expected.tolist()), name
+
+
+def test_tool_that_traces_many_rays(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["check_trace", "--rays", "2500", "--per-grid", "1000"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert "2500 rays, 3 fields" in capsys.readouterr().out

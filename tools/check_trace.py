@@ -80,8 +80,14 @@ def compare(
     t, status, cell = first_hit(level, everything)
     step = directions.double() / directions.new_tensor(grid.spacing, dtype=torch.float64)
     pace = step.abs().amax(dim=1)
-    # t itself is rounded, and so is the place where the ray enters the box.
-    near_enough = 4 * rounding * t.abs() + reach / pace
+    # t itself is rounded, and so is where the ray enters the box. A start may be where the ray
+    # comes in by a plane of nodes, along an axis on which it is slow.
+    starts = status == diffiso.RayStatus.START
+    points = origins.double() + t.where(starts, 0.0)[:, None] * directions.double()
+    place = (points - points.new_tensor(grid.lower)) / points.new_tensor(grid.spacing)
+    on_plane = starts[:, None] & (step != 0) & ((place - place.round()).abs() <= reach)
+    slowest = step.abs().where(on_plane, math.inf).amin(dim=1).minimum(pace)
+    near_enough = 4 * rounding * t.abs() + reach / slowest
     ours = hits.t.detach().double()
     same_status = hits.status == status
     close = (ours == t) | ((ours - t).abs() <= near_enough)

@@ -125,7 +125,9 @@ struct CellPath {
       high = select(open && beyond, s, high);
       low = select(open && !beyond, s, low);
       const real newton = s - p / slope;
-      const Mask there = larger(newton - s, s - newton) < enough;
+      // Unless it runs the other way here: back to where it was before it turned.
+      const Mask crosses = (slope < zero) == to_inside;
+      const Mask there = crosses && larger(newton - s, s - newton) < enough;
       const Mask within = there || (newton > low && newton < high);
       const real next = select(within, smaller(larger(newton, low), high), (low + high) * half);
       s = select(open, next, s);
