@@ -3,6 +3,7 @@
 #pragma once
 
 #include <limits>
+#include <utility>
 
 #include "core/ray_cell.h"
 
@@ -73,12 +74,7 @@ struct NormalStencil {
         stride{at.stride[0], at.stride[1]},
         taps{axis_taps(grid, at, 0), axis_taps(grid, at, 1), axis_taps(grid, at, 2)},
         central(wants_central) {
-    if (!wants_central) return;
-    scalar_t zero = 0;
-    for (int k = 0; k < kNodes; ++k) {
-      if (is_used(node(k))) zero += values[offset(node(k))] * 0;
-    }
-    central = zero == 0;
+    if (wants_central) central = sum_of_zeros(values, Nodes{}) == 0;
   }
 
   DIFFISO_HD static int along(int n, int axis) { return n >> (4 - 2 * axis) & 3; }
@@ -119,24 +115,57 @@ struct NormalStencil {
   }
 
   DIFFISO_HD Vec3<scalar_t> gradient(const RayCell<scalar_t>& cell, const scalar_t* values) const {
-    Vec3<scalar_t> out = zero();
-    for (int k = 0; k < kNodes; ++k) {
-      if (is_used(node(k))) out = out + weight(cell, node(k)) * values[offset(node(k))];
-    }
-    return out;
+    return gradient(cell, values, Nodes{});
   }
   // What the point receives when the gradient receives `grad`.
   DIFFISO_HD Vec3<scalar_t> point(const RayCell<scalar_t>& cell, const scalar_t* values,
                                   Vec3<scalar_t> grad) const {
-    Vec3<scalar_t> out = zero();
-    for (int k = 0; k < kNodes; ++k) {
-      const int n = node(k);
-      if (is_used(n)) out = out + weight_change(cell, n, grad) * values[offset(n)];
-    }
-    return out;
+    return point(cell, values, grad, Nodes{});
+  }
+  // Gives the samples what they then receive: to.add(node, number).
+  template <typename Samples>
+  DIFFISO_HD void scatter(const RayCell<scalar_t>& cell, Vec3<scalar_t> grad,
+                          const Samples& to) const {
+    scatter(cell, grad, to, Nodes{});
   }
 
  private:
+  // Sums over the nodes are written out, so that every number in them stays in a register.
+  using Nodes = std::make_integer_sequence<int, kNodes>;
+
+  template <int... k>
+  DIFFISO_HD scalar_t sum_of_zeros(const scalar_t* values, std::integer_sequence<int, k...>) const {
+    scalar_t sum = 0;
+    ((sum += is_used(node(k)) ? values[offset(node(k))] * 0 : scalar_t{0}), ...);
+    return sum;
+  }
+  template <int... k>
+  DIFFISO_HD Vec3<scalar_t> gradient(const RayCell<scalar_t>& cell, const scalar_t* values,
+                                     std::integer_sequence<int, k...>) const {
+    Vec3<scalar_t> out = zero();
+    ((out = is_used(node(k)) ? out + weight(cell, node(k)) * values[offset(node(k))] : out), ...);
+    return out;
+  }
+  template <int... k>
+  DIFFISO_HD Vec3<scalar_t> point(const RayCell<scalar_t>& cell, const scalar_t* values,
+                                  Vec3<scalar_t> grad, std::integer_sequence<int, k...>) const {
+    Vec3<scalar_t> out = zero();
+    ((out = is_used(node(k)) ? out + weight_change(cell, node(k), grad) * values[offset(node(k))]
+                             : out),
+     ...);
+    return out;
+  }
+  template <typename Samples, int... k>
+  DIFFISO_HD void scatter(const RayCell<scalar_t>& cell, Vec3<scalar_t> grad, const Samples& to,
+                          std::integer_sequence<int, k...>) const {
+    (scatter_to(cell, grad, to, node(k)), ...);
+  }
+  template <typename Samples>
+  DIFFISO_HD void scatter_to(const RayCell<scalar_t>& cell, Vec3<scalar_t> grad, const Samples& to,
+                             int n) const {
+    if (is_used(n)) to.add(offset(n), dot(grad, weight(cell, n)));
+  }
+
   DIFFISO_HD static AxisTaps<scalar_t> axis_taps(const GridShape& grid, const RayCell<scalar_t>& at,
                                                  int a) {
     return {at.cell[a], grid.size[a], at.fraction[a], at.spacing[a]};

@@ -96,12 +96,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> shade_backward(
                    const ShadedHit<scalar_t> hit(p, n);
                    Vec3<scalar_t> to_light, gradient;
                    hit.backward(p, n, to_light, gradient);
-                   const NormalStencil<scalar_t>& stencil = hit.stencil;
-                   for (int k = 0; k < stencil.kNodes; ++k) {
-                     const int node = stencil.node(k);
-                     if (!stencil.is_used(node)) continue;
-                     owned.add(stencil.offset(node), dot(gradient, stencil.weight(hit.cell, node)));
-                   }
+                   hit.stencil.scatter(hit.cell, gradient, owned);
                  });
     auto* out_t = static_cast<scalar_t*>(grad_t.mutable_data_ptr());
     const auto sums =
