@@ -57,13 +57,19 @@ __global__ void __launch_bounds__(kRayBlock) trace_kernel(TraceParams<scalar_t> 
   });
 }
 
+// The closest approaches of rays that step by spheres come from a run by voxels before.
 template <typename scalar_t>
 void run_trace(const CudaContext& cuda, const TraceParams<scalar_t>& p, bool sphere) {
-  const auto kernel =
-      p.rays.footprint != nullptr
-          ? (sphere ? trace_kernel<true, true, scalar_t> : trace_kernel<true, false, scalar_t>)
-          : (sphere ? trace_kernel<false, true, scalar_t> : trace_kernel<false, false, scalar_t>);
-  launch(kernel, grid_of(p.threads), kRayBlock, 0, cuda.stream, p);
+  const bool near_wanted = p.rays.footprint != nullptr;
+  const auto run = [&](void (*kernel)(TraceParams<scalar_t>)) {
+    launch(kernel, grid_of(p.threads), kRayBlock, 0, cuda.stream, p);
+  };
+  if (near_wanted) run(trace_kernel<true, false, scalar_t>);
+  if (sphere) {
+    run(trace_kernel<false, true, scalar_t>);
+  } else if (!near_wanted) {
+    run(trace_kernel<false, false, scalar_t>);
+  }
 }
 
 // The farthest that any pixel is from its ray, anywhere in the box: a number on the device.

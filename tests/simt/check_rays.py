@@ -122,6 +122,22 @@ def test_trace_within_limits(generator: torch.Generator, limits: tuple[float, fl
         assert_equal(scene.trace(simt, **arguments), scene.trace(cpu, **arguments))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_steepest_slope_wherever_it_is(generator: torch.Generator, dtype: torch.dtype) -> None:
+    """Where rays stop that step by the measured slope tells what it is: here that at one node."""
+    shape = (3, 9, 70)
+    ramp = torch.linspace(1, -1, shape[2], dtype=dtype).expand(2, *shape)
+    scene = explicit(generator, ramp, 40, rows=0, odd=False)
+    sphere = [0.02, 0.0, 300, 0.0, 0.0]
+    for node in product(*((0, n // 2, n - 1) for n in shape)):
+        values = ramp.clone()
+        values[(1, *node)] += 0.02
+        scene = replace(scene, values=values)
+        expected = scene.trace(cpu, sphere=sphere)
+        assert (expected[1] == 1).sum() > 5
+        assert_equal(scene.trace(simt, sphere=sphere), expected)
+
+
 @pytest.mark.parametrize("fill", [-1.0, 1.0, math.nan, math.inf, -math.inf])
 def test_trace_of_a_constant(generator: torch.Generator, fill: float) -> None:
     values = torch.full((2, 3, 4, 66), fill)
