@@ -131,6 +131,52 @@ COMMANDS = (
         metavars={"checkpoint": "RUN_FOLDER", "mesh": "MESH", "output": "OUT.ply"},
     ),
     Command(
+        name="views",
+        summary="pictures of a mesh from many sides, with cameras, to reconstruct it from",
+        text="Take diffuse pictures of a mesh, lit from each camera, with masks and a camera file "
+        "(transforms.json); by default SDFDiff's 26 views. Everything lands in a folder.",
+        usage="MESH [-o FOLDER]",
+        examples=(
+            ("views bunny.obj -o bunny-views", "26 pictures, 26 masks and transforms.json"),
+            (
+                "views bunny.obj -o ring --rig ring --count 12 --elevation 30",
+                "from a ring around it",
+            ),
+        ),
+        module="sdfdiff",
+        settings="ViewsSettings",
+        function="make_views",
+        positional=("mesh",),
+        metavars={"mesh": "MESH", "output": "FOLDER"},
+    ),
+    Command(
+        name="reconstruct",
+        summary="pictures and cameras in, mesh out, by differentiable rendering",
+        text="Find the solid that pictures show, on a grid from coarse to fine (SDFDiff, section "
+        "5), and write it as a mesh; a sheet of pictures (.png), a turntable (.gif), a report "
+        "(.json) and a checkpoint (.pt) go beside it. Can be killed and resumed.",
+        usage="VIEWS_FOLDER [-o OUT.ply]",
+        examples=(
+            (
+                "reconstruct bunny-views -o bunny.ply --reference bunny.obj",
+                "the pictures of `diffiso views`; scores against the mesh that they show",
+            ),
+            (
+                "reconstruct photos -o thing.ply --use masks --box [-1,1]",
+                "from masks alone, of any transforms.json",
+            ),
+        ),
+        module="sdfdiff",
+        settings="ReconstructSettings",
+        function="reconstruct",
+        positional=("views",),
+        metavars={"views": "VIEWS_FOLDER", "output": "OUT.ply", "reference": "MESH"},
+        presets={
+            "paper": "those of the paper, colours only",
+            "official": "those of its published program, colours only",
+        },
+    ),
+    Command(
         name="demo",
         summary="fit a neural field to a mesh; turn a sphere into a torus",
         text="Fit a small neural field to a mesh and extract it; learn spheres and tori, and turn "

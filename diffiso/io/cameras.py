@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,14 @@ def load_cameras(
         raise ValueError(f"{path}: {error}") from error
 
 
-def save_cameras(path: StrPath, cameras: Camera, images: Sequence[str]) -> Path:
+def save_cameras(
+    path: StrPath,
+    cameras: Camera,
+    images: Sequence[str],
+    *,
+    masks: Sequence[str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
     """Write cameras as a `transforms.json`, whole or not at all, and return the path.
 
     Args:
@@ -83,9 +90,12 @@ def save_cameras(path: StrPath, cameras: Camera, images: Sequence[str]) -> Path:
         cameras: Their numbers are written in full: reading them back gives the same to the dtype's
             rounding.
         images: One file name per camera, relative to the file's folder.
+        masks: Likewise the pictures' masks, as ``mask_path`` (Nerfstudio's key).
+        extra: What else to write at the top, as JSON can hold it; no key that cameras have.
 
     Raises:
-        ValueError: If the ending is another, or there is not one image per camera.
+        ValueError: If the ending is another, there is not one image or mask per camera, or an extra
+            key is taken.
         OSError: If the file cannot be written.
 
     Example:
@@ -95,7 +105,20 @@ def save_cameras(path: StrPath, cameras: Camera, images: Sequence[str]) -> Path:
         26
     """
     path = check_output(path, (".json",))
-    text = json.dumps(cameras.to_nerf(images), indent=1, allow_nan=False)
+    content = cameras.to_nerf(images)
+    if masks is not None:
+        if len(masks) != len(cameras):
+            raise ValueError(
+                f"save_cameras: masks must be one per camera, got {len(masks)} for {len(cameras)}"
+            )
+        for frame, mask in zip(content["frames"], masks, strict=True):
+            frame["mask_path"] = mask
+    taken = content.keys() & (extra or {}).keys()
+    if taken:
+        raise ValueError(
+            f"save_cameras: extra must have other keys, got {', '.join(sorted(taken))}"
+        )
+    text = json.dumps({**(extra or {}), **content}, indent=1, allow_nan=False)
     return write_file(path, f"{text}\n".encode())
 
 

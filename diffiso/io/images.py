@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -78,12 +78,13 @@ def load_mask(path: StrPath) -> Tensor:
     return image.mean(dim=2)
 
 
-def save_image(path: StrPath, image: Pixels) -> Path:
+def save_image(path: StrPath, image: Pixels, *, bits: Literal[8, 16] = 8) -> Path:
     """Write a picture as PNG, JPEG or WebP, after the name's suffix, and return the path.
 
     Args:
         path: File to write; its folder is made where needed.
         image: (H, W), (H, W, 3), or with alpha (H, W, 4, not in JPEG): bytes, or floats in [0, 1].
+        bits: Of each number; 16 for measurements, which PNG holds of (H, W) floats.
 
     Raises:
         ValueError: If the suffix is unknown, or the picture's shape or dtype is another.
@@ -94,9 +95,9 @@ def save_image(path: StrPath, image: Pixels) -> Path:
         >>> save_image("red.png", torch.tensor([1.0, 0.0, 0.0]).expand(8, 8, 3)).name
         'red.png'
     """
-    path = check_output(path, IMAGE_SUFFIXES)
+    path = check_output(path, (".png",) if bits == 16 else IMAGE_SUFFIXES)
     buffer = io.BytesIO()
-    pixels = _bytes(image, "save_image")
+    pixels = _numbers(image, "save_image", bits)
     suffix = path.suffix.lower()
     kind = {".jpg": "jpeg"}.get(suffix, suffix[1:])
     if kind == "jpeg" and pixels.shape[2:] == (4,):
@@ -135,7 +136,7 @@ def save_gif(
         raise ValueError(f"save_gif: seconds must be positive, got {seconds}")
     if not 2 <= colors <= 256:
         raise ValueError(f"save_gif: colors must be from 2 to 256, got {colors}")
-    pictures = [_bytes(frame, "save_gif") for frame in frames]
+    pictures = [_numbers(frame, "save_gif", 8) for frame in frames]
     sizes = sorted({picture.shape for picture in pictures})
     if len(sizes) != 1 or sizes[0][2:] != (3,):
         raise ValueError(
@@ -176,13 +177,23 @@ def _grey(picture: Any) -> Tensor:
     return (values if picture.mode == "F" else values / 65535).clamp(0, 1)
 
 
-def _bytes(image: Pixels, name: str) -> NDArray[np.uint8]:
+def _numbers(image: Pixels, name: str, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return a picture as whole numbers of so many bits."""
     if isinstance(image, Tensor):
         image = image.detach().cpu()
         image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
     array = np.asarray(image)
+    if bits not in (8, 16):
+        raise ValueError(f"{name}: bits must be 8 or 16, got {bits}")
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or array.size == 0:
         raise ValueError(f"{name}: image must be (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
+    if bits == 16:
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise ValueError(
+                f"{name}: image of 16 bits must be (H, W) floats in [0, 1], "
+                f"got {array.shape} of {array.dtype}"
+            )
+        return np.asarray(65535 * np.nan_to_num(array).clip(0, 1) + 0.5, dtype=np.uint16)
     if array.dtype == np.uint8:
         return np.asarray(array, dtype=np.uint8)
     if array.dtype.kind != "f":

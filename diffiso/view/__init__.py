@@ -8,6 +8,7 @@ same picture. Needs the extra `pipelines`.
 from diffiso.camera import Up
 from diffiso.view.cameras import View, fit_view
 from diffiso.view.colors import CLAY, SAGE, SLATE, Color, error_colors
+from diffiso.view.diffuse import DiffusePictures, render_diffuse
 from diffiso.view.drawing import Image, render, render_views, turntable
 from diffiso.view.sheets import ColorBar, contact_sheet
 
@@ -17,6 +18,7 @@ __all__ = [
     "SLATE",
     "Color",
     "ColorBar",
+    "DiffusePictures",
     "Image",
     "Up",
     "View",
@@ -24,6 +26,7 @@ __all__ = [
     "error_colors",
     "fit_view",
     "render",
+    "render_diffuse",
     "render_views",
     "turntable",
 ]
