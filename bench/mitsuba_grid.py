@@ -14,6 +14,7 @@ import mitsuba
 import torch
 from torch import Tensor
 
+from bench.ray_peers import TILE
 from diffiso import Camera
 
 if not drjit.has_backend(drjit.JitBackend.LLVM):
@@ -21,15 +22,6 @@ if not drjit.has_backend(drjit.JitBackend.LLVM):
 mitsuba.set_variant("llvm_ad_mono")
 
 GRID = "sdf.grid"
-TILE = 4  # pixels
-
-
-def in_tiles(cameras: Camera) -> Tensor:
-    """Return the flat indices of all pixels, tile after tile."""
-    height, width = cameras.size
-    pixels = torch.arange(len(cameras) * height * width)
-    tiles = pixels.view(len(cameras), height // TILE, TILE, width // TILE, TILE)
-    return tiles.transpose(2, 3).flatten()
 
 
 def evaluated(*arrays: Any) -> None:

@@ -14,6 +14,7 @@ from diffiso import Camera
 LEAST_COSINE = 0.1  # as diffiso.trace, in the gradient of rays that graze
 TOLERANCE = 1e-4
 STEPS = 1000
+TILE = 4  # pixels
 
 
 class View(NamedTuple):
@@ -40,6 +41,14 @@ def view(values: Tensor, lower: float, upper: float, cameras: Camera) -> View:
     return View(values, lower, upper, cameras, rays.origins.reshape(-1, 3).contiguous(), directions)
 
 
+def in_tiles(cameras: Camera) -> Tensor:
+    """Return the flat indices of all pixels, tile after tile: neighbours take the same way."""
+    height, width = cameras.size
+    pixels = torch.arange(len(cameras) * height * width)
+    tiles = pixels.view(len(cameras), height // TILE, TILE, width // TILE, TILE)
+    return tiles.transpose(2, 3).flatten()
+
+
 def outputs_of_t(t: Tensor, **others: Sequence[Tensor]) -> Outputs:
     """Return t (P,), and as many rows of hits as there are, which take no memory."""
     return {"t": [t], "hits": [torch.empty(int(t.isfinite().sum()), 0)], **others}
@@ -51,7 +60,7 @@ def mitsuba_hits(view: View, settings: Settings) -> list[Contender]:
     if mitsuba is None:
         return []
     scene = mitsuba.GridScene(view.values, view.lower, view.upper, settings.threads)
-    tiles = mitsuba.in_tiles(view.cameras)
+    tiles = in_tiles(view.cameras)
     rows = mitsuba.prepare(view.origins, view.directions)
     tiled = mitsuba.prepare(view.origins[tiles], view.directions[tiles])
     camera = mitsuba.CameraRays(view.cameras)
@@ -82,7 +91,7 @@ def mitsuba_shading(view: View, weights: Tensor, settings: Settings) -> list[Con
     if mitsuba is None:
         return []
     scene = mitsuba.GridScene(view.values, view.lower, view.upper, settings.threads)
-    tiles = mitsuba.in_tiles(view.cameras)
+    tiles = in_tiles(view.cameras)
     rays = mitsuba.prepare(view.origins[tiles], view.directions[tiles])
     tiled_weights = mitsuba.mitsuba.Float(weights.flatten()[tiles].numpy())
     mitsuba.evaluated(tiled_weights)

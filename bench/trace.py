@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import diffiso
 from bench import ray_peers
@@ -26,30 +27,53 @@ def picture(nodes: int, size: int, device: torch.device) -> View:
     return ray_peers.view(values, LOWER, UPPER, camera.to(device=device))
 
 
-def outputs(hits: RayHits) -> Outputs:
-    parts = {"cell": hits.cell, "fraction": hits.fraction, "samples": hits.samples}
-    others = {name: [part] for name, part in parts.items() if part is not None}
-    return ray_peers.outputs_of_t(hits.t.flatten(), status=[hits.status], **others)
+def outputs(hits: RayHits, back: Tensor | None = None) -> Outputs:
+    parts = {"t": hits.t.flatten(), "status": hits.status.flatten(), "cell": hits.cell.flatten()}
+    if hits.fraction is not None and hits.samples is not None:
+        parts |= {"fraction": hits.fraction.view(-1, 3), "samples": hits.samples.view(-1, 8)}
+    if back is not None:
+        parts = {name: part[back] for name, part in parts.items()}
+    t = parts.pop("t")
+    return ray_peers.outputs_of_t(t, **{name: [part] for name, part in parts.items()})
 
 
 def ours(view: View) -> list[Contender]:
     grid = Grid.from_bounds(view.values, view.lower, view.upper)
+    order = ray_peers.in_tiles(view.cameras).to(view.values.device)
+    back = order.argsort()
+    tiled = view.origins[order], view.directions[order]
 
-    def contender(name: str, **options: Any) -> Contender:
-        def run() -> RayHits:
-            if "cameras" in options:
-                return diffiso.trace(grid, **options)
-            return diffiso.trace(grid, view.origins, view.directions, **options)
+    def in_tiles(name: str, **options: Any) -> Contender:
+        return Contender(
+            f"diffiso, rays in tiles{name}",
+            lambda: diffiso.trace(grid, *tiled, **options),
+            lambda hits: outputs(hits, back),
+            kind="ours",
+        )
 
-        return Contender(f"diffiso, {name}", run, outputs, kind="ours")
+    def in_rows(name: str, **options: Any) -> Contender:
+        return Contender(
+            f"diffiso, rays in rows{name}",
+            lambda: diffiso.trace(grid, view.origins, view.directions, **options),
+            outputs,
+            kind="ours",
+        )
 
-    cameras = view.cameras
+    def cameras(name: str, **options: Any) -> Contender:
+        return Contender(
+            f"diffiso, cameras{name}",
+            lambda: diffiso.trace(grid, cameras=view.cameras, **options),
+            outputs,
+            kind="ours",
+        )
+
     return [
-        contender("rays in rows", capture=False),
-        contender("cameras", capture=False, cameras=cameras),
-        contender("rays in rows, with samples"),
-        contender("cameras, with samples", cameras=cameras),
-        contender("rays in rows, sphere tracing", capture=False, method="sphere"),
+        in_tiles("", capture=False),
+        cameras("", capture=False),
+        in_rows("", capture=False),
+        in_tiles(", with samples"),
+        cameras(", with samples"),
+        in_rows(", sphere tracing", capture=False, method="sphere"),
     ]
 
 
