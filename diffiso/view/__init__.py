@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shaded pictures of triangle meshes, contact sheets and turntables.
+"""Shaded pictures of triangle meshes and grids, contact sheets and turntables.
 
-Pictures are ray traced on the CPU: they need no display and no OpenGL, and the same mesh gives the
-same picture. Needs the extra `pipelines`.
+Pictures are ray traced, meshes on the CPU and grids where they are: they need no display and no
+OpenGL, and the same surface gives the same picture. Needs the extra `pipelines`.
 """
 
 from diffiso.camera import Up

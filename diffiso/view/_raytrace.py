@@ -118,7 +118,7 @@ def bake_sky(scene: Scene) -> Scene:
     own = normals[used]
     start = scene.vertices[used] + np.float32(OFFSET) * own
     sky = np.full(count, np.nan, dtype=np.float32)
-    sky[used] = sky_seen(scene, start, own, own, BAKED_RAYS)
+    sky[used] = sky_seen(scene.seen, start, own, own, BAKED_RAYS)
     corners = sky[scene.faces]
     edges = scene.corners - np.roll(scene.corners, 1, axis=1)
     creased = dot(normals[scene.faces], scene.corner_normals).min(axis=1) < 0.999
@@ -186,17 +186,17 @@ def single(array: Array) -> NDArray[np.float32]:
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def sky_seen(scene: Scene, start: Array, normals: Array, flat: Array, rays: int) -> Array:
+def sky_seen(seen: Seen, start: Array, normals: Array, flat: Array, rays: int) -> Array:
     """Return the share of the sky, cosine weighted, that each point sees within a short reach."""
     offsets, sky = _pixel_offsets(len(start)), np.zeros(len(start), dtype=np.float32)
     for k in range(rays):
         first, second = _square_point(offsets, k, rays)
-        sky += scene.seen(start, _sky_directions(normals, flat, first, second), SKY_REACH)
+        sky += seen(start, _sky_directions(normals, flat, first, second), SKY_REACH)
     return sky / np.float32(rays)
 
 
 def light_seen(
-    scene: Scene,
+    seen: Seen,
     frame: Frame,
     start: Array,
     facing: Bools,
@@ -210,7 +210,7 @@ def light_seen(
     for k in range(rays):
         first, second = _square_point(offsets, k, rays)
         aim = _light_directions(frame.key, first, second, light_radius)
-        lit[front] += scene.seen(start, aim, 1e6)
+        lit[front] += seen(start, aim, 1e6)
     return lit / np.float32(rays)
 
 

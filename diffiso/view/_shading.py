@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from diffiso.view._raytrace import (
     Faces,
     Frame,
     Scene,
+    Seen,
     corner_weights,
     dot,
     light_seen,
@@ -29,6 +31,7 @@ from diffiso.view._raytrace import (
 Indices = Faces
 
 SMOOTH, NEAR = 0.97, 0.02  # cosine to the mean normal, and width, of what one point stands for
+BEHIND = np.float32(0.4)  # share of its reflectance that a surface seen from behind keeps
 CAVITY = 0.22  # share of the sky's light that reaches even the deepest cavity
 
 SKY, BOUNCE, KEY, FILL, RIM = np.array(
@@ -52,6 +55,39 @@ class Surface(NamedTuple):
     towards: Array  # (P, 3) unit directions to the camera
     reflectance: Array  # (P, 3)
     sky: Array  # (P,) what they see of the sky, NaN where to be traced
+
+
+Meet = Callable[[Array, Array], tuple[Indices, Surface]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a picture shows, moved into the unit box: all that light and cameras ask of it."""
+
+    middle: Array  # (3,) of the box, in the world
+    extent: float  # of the box, in the world
+    lowest: Array  # (3,) least coordinate along each axis, in the unit box
+    meet: Meet  # origins, directions of camera rays -> those that hit, and the surface there
+    seen: Seen  # origins, directions, reach -> True where nothing lies within reach
+
+
+def mesh_subject(scene: Scene, reflectance: Array) -> Subject:
+    """Return a mesh as the subject of pictures.
+
+    Args:
+        scene: The mesh.
+        reflectance: (3,), or (V, 3) one for each vertex.
+    """
+
+    def meet(origins: Array, directions: Array) -> tuple[Indices, Surface]:
+        faces, distance, barycentric = scene.trace(origins, directions)
+        hit = np.flatnonzero(faces >= 0)
+        origins, directions, faces = origins[hit], directions[hit], faces[hit]
+        points = origins + distance[hit, None] * directions
+        return hit, surface_at(scene, points, directions, faces, barycentric[hit], reflectance)
+
+    lowest = scene.vertices[scene.faces.ravel()].min(axis=0)
+    return Subject(scene.middle, scene.extent, lowest, meet, scene.seen)
 
 
 def surface_at(
@@ -89,7 +125,7 @@ def surface_at(
         normals,
         flat,
         -directions,
-        np.where(inside, np.float32(0.4) * reflectance, reflectance),
+        np.where(inside, BEHIND * reflectance, reflectance),
         sky,
     )
 
@@ -116,11 +152,11 @@ def merged(surface: Surface, groups: Indices) -> tuple[Surface, Bools]:
     return mean, smooth & near & np.isfinite(mean.sky)
 
 
-def shade(scene: Scene, frame: Frame, surface: Surface, rays: int) -> Array:
+def shade(subject: Subject, frame: Frame, surface: Surface, rays: int) -> Array:
     """Return the linear colour of each point: sky and key light where seen, fill, rim, highlight.
 
     Args:
-        scene: The scene.
+        subject: What casts shadows.
         frame: Camera and lights.
         surface: The points.
         rays: Sky rays and light rays for each.
@@ -128,10 +164,10 @@ def shade(scene: Scene, frame: Frame, surface: Surface, rays: int) -> Array:
     start, normals, flat, towards, reflectance, sky = surface
     key = single(frame.key)
     cosine = (normals @ key).clip(0)
-    lit = light_seen(scene, frame, start, cosine > 0, rays)
+    lit = light_seen(subject.seen, frame, start, cosine > 0, rays)
     dark = np.flatnonzero(np.isnan(sky))
     sky = sky.copy()
-    sky[dark] = sky_seen(scene, start[dark], normals[dark], flat[dark], rays)
+    sky[dark] = sky_seen(subject.seen, start[dark], normals[dark], flat[dark], rays)
     height = 0.5 + 0.5 * normals[:, frame.up_axis, None]
     grazing = (1 - dot(normals, towards).clip(0)) ** 3
     highlight = dot(normals, unit(key + towards)).clip(0) ** 40 * lit * (cosine > 0)
@@ -160,7 +196,7 @@ def _rounded(points: Array, corners: Array, normals: Array, weights: Array) -> A
 
 @dataclass(frozen=True)
 class Ground:
-    """A plane under the mesh that catches its shadow, measured once on a texture."""
+    """A plane under the subject that catches its shadow, measured once on a texture."""
 
     level: float  # along the up axis
     spots: Array  # (T * T, 3) texture points
@@ -171,7 +207,7 @@ class Ground:
     RAYS = 24
 
 
-def build_ground(scene: Scene, up_axis: int, level: float) -> Ground:
+def build_ground(subject: Subject, up_axis: int, level: float) -> Ground:
     """Return the ground at a level along the up axis."""
     first, second = (axis for axis in range(3) if axis != up_axis)
     ticks = np.linspace(-Ground.RADIUS, Ground.RADIUS, Ground.TEXELS)
@@ -179,16 +215,16 @@ def build_ground(scene: Scene, up_axis: int, level: float) -> Ground:
     spots[:, first], spots[:, second] = np.repeat(ticks, len(ticks)), np.tile(ticks, len(ticks))
     normals = np.zeros_like(spots)
     normals[:, up_axis] = 1.0
-    return Ground(level, spots, sky_seen(scene, spots, normals, normals, Ground.RAYS))
+    return Ground(level, spots, sky_seen(subject.seen, spots, normals, normals, Ground.RAYS))
 
 
 def ground_brightness(
-    scene: Scene, frame: Frame, ground: Ground, origins: Array, directions: Array
+    subject: Subject, frame: Frame, ground: Ground, origins: Array, directions: Array
 ) -> Array:
     """Return how bright the ground is where each camera ray meets it, 1 without shadow."""
     ndimage = require("scipy.ndimage")
     facing = np.ones(len(ground.spots), dtype=np.bool_)
-    lit = light_seen(scene, frame, ground.spots, facing, Ground.RAYS, 2 * LIGHT_RADIUS)
+    lit = light_seen(subject.seen, frame, ground.spots, facing, Ground.RAYS, 2 * LIGHT_RADIUS)
     bright = (0.15 + 0.5 * ground.sky + 0.35 * lit).reshape(Ground.TEXELS, Ground.TEXELS)
     bright = ndimage.gaussian_filter(bright, 0.8, mode="nearest")
     ticks = np.linspace(-1, 1, Ground.TEXELS)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from diffiso.camera import Up
+from diffiso.types import Grid
+from diffiso.view._gridtrace import surface_points
 from diffiso.view._raytrace import Array, Frame, single, unit
 
 
@@ -47,7 +49,7 @@ class View:
 
 
 def fit_view(
-    points: torch.Tensor | NDArray[np.floating],
+    points: torch.Tensor | NDArray[np.floating] | Grid,
     azimuth: float = 30.0,
     elevation: float = 20.0,
     *,
@@ -58,7 +60,8 @@ def fit_view(
     """Return the view that just holds all points in a square picture.
 
     Args:
-        points: (P, 3) points in world coordinates, usually a mesh's vertices.
+        points: (P, 3) points in world coordinates, usually a mesh's vertices; or a grid, for those
+            where its surface crosses its edges.
         azimuth: Angle around the up axis, in degrees.
         elevation: Angle above the horizon, in degrees.
         field_of_view: Opening angle in degrees, 0 for an orthographic picture.
@@ -66,10 +69,13 @@ def fit_view(
         margin: Free border; 1 touches the frame.
 
     Raises:
-        ValueError: If there are no points, one is not finite, or `up` is unknown.
+        ValueError: If there are no points, one is not finite, `up` is unknown, or a grid is a
+            batch.
     """
     if up not in ("y", "z"):
         raise ValueError(f"fit_view: up must be 'y' or 'z', got {up!r}")
+    if isinstance(points, Grid):
+        points = surface_points("fit_view", points)
     array = points.detach().cpu().numpy() if isinstance(points, torch.Tensor) else points
     cloud = np.asarray(array, dtype=np.float64).reshape(-1, 3)
     if len(cloud) == 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shaded pictures of triangle meshes, one or many of the same mesh."""
+"""Shaded pictures of meshes and of grids, one or many of the same surface."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from diffiso.camera import Up
-from diffiso.types import Mesh
+from diffiso.types import Grid, Mesh
+from diffiso.view._gridtrace import grid_subject, surface_points
 from diffiso.view._raytrace import (
     BAKED_RAYS,
     Array,
-    Scene,
     bake_sky,
     build_scene,
     single,
@@ -25,12 +25,13 @@ from diffiso.view._raytrace import (
 from diffiso.view._shading import (
     Ground,
     Indices,
+    Subject,
     Surface,
     build_ground,
     ground_brightness,
     merged,
+    mesh_subject,
     shade,
-    surface_at,
 )
 from diffiso.view.cameras import View, camera_rays, check_finite, fit_view
 from diffiso.view.colors import CLAY, Color, linear_of_srgb, srgb_of_linear
@@ -43,7 +44,7 @@ _BACKDROP_TOP, _BACKDROP_BOTTOM = np.array([0.66, 0.70, 0.76]), np.array([0.90, 
 
 
 def render(
-    mesh: Mesh,
+    surface: Mesh | Grid,
     view: View | None = None,
     *,
     size: int | tuple[int, int] = 512,
@@ -54,24 +55,31 @@ def render(
     samples: int = 2,
     rays: int = 6,
 ) -> Image:
-    """Return a shaded picture of a mesh as (height, width, 3) bytes, row 0 on top.
+    """Return a shaded picture of a mesh or a grid as (height, width, 3) bytes, row 0 on top.
+
+    A grid's surface, where its field turns negative, is traced itself, by :func:`diffiso.trace` on
+    the grid's device and in single precision. It looks as its mesh does, without the triangles.
 
     Args:
-        mesh: The triangles to show; an empty mesh gives the empty backdrop. Faces seen from behind
-            are darkened.
-        view: The camera; by default `fit_view` of the vertices.
+        surface: The triangles or the grid (X, Y, Z) to show; an empty one gives the empty backdrop.
+            What is seen from behind is darkened. Cells with a sample that is not finite are gaps.
+        view: The camera; by default `fit_view` of the vertices, or of the grid.
         size: Height and width in pixels; one number for a square.
         color: Red, green and blue reflectance in [0, 1], linear.
-        colors: (V, 3) a colour of its own for each vertex, sRGB in [0, 1], instead of `color`.
+        colors: (V, 3) a colour of its own for each vertex, sRGB in [0, 1], instead of `color`; for
+            meshes.
         ground: Height of the shadow-catching ground along the up axis, `"auto"` for the lowest
             vertex, `None` for none.
         smooth: Interpolate normals where faces meet at less than 40 degrees; otherwise shade flat.
+            A grid's are those of central differences, which round its creases by a cell; otherwise
+            the gradient of its field.
         samples: Camera rays per pixel along each axis.
         rays: Sky rays and light rays at each hit.
 
     Raises:
-        ValueError: If size, samples or rays are not positive, a vertex is not finite, or colours
-            are not (V, 3) in [0, 1].
+        TypeError: If `surface` is neither mesh nor grid, or the grid is not floating.
+        ValueError: If size, samples or rays are not positive, a vertex is not finite, colours are
+            not (V, 3) in [0, 1] or given for a grid, or the grid is a batch.
         ImportError: If the extra `pipelines` is not installed.
 
     Example:
@@ -79,10 +87,13 @@ def render(
         >>> mesh = diffiso.isosurface(shapes.Torus(), (-1.5,) * 3, (1.5,) * 3, 48)
         >>> view.render(mesh, size=64).shape
         (64, 64, 3)
+        >>> grid = diffiso.sample_field(shapes.Torus(), (-1.5,) * 3, (1.5,) * 3, 48)
+        >>> view.render(grid, size=64).shape
+        (64, 64, 3)
     """
     (picture,) = render_views(
-        mesh,
-        [view or _default_view(mesh)],
+        surface,
+        [view or _default_view(surface)],
         size=size,
         color=color,
         colors=colors,
@@ -95,7 +106,7 @@ def render(
 
 
 def render_views(
-    mesh: Mesh,
+    surface: Mesh | Grid,
     views: Sequence[View],
     *,
     size: int | tuple[int, int] = 512,
@@ -106,25 +117,27 @@ def render_views(
     samples: int = 2,
     rays: int = 6,
 ) -> list[Image]:
-    """Return pictures of a mesh from several sides, in much less time than one by one.
+    """Return pictures of a mesh or a grid from several sides; of a mesh much faster than singly.
 
-    What no camera changes is prepared once: the mesh for rays, and where it pays the light of the
-    sky at every vertex.
+    What no camera changes is prepared once: a mesh for rays, and where it pays the light of the
+    sky at each of its vertices.
 
     Args:
-        mesh: The triangles to show.
+        surface: The triangles or the grid to show, as for :func:`render`.
         views: The cameras.
         size: Height and width in pixels; one number for a square.
         color: Red, green and blue reflectance in [0, 1], linear.
-        colors: (V, 3) a colour of its own for each vertex, sRGB in [0, 1], instead of `color`.
+        colors: (V, 3) a colour of its own for each vertex of a mesh, sRGB in [0, 1], instead of
+            `color`.
         ground: Height of the ground, as for :func:`render`.
         smooth: Interpolate normals, as for :func:`render`.
         samples: Camera rays per pixel along each axis.
         rays: Sky rays and light rays at each hit.
 
     Raises:
-        ValueError: If size, samples or rays are not positive, a vertex is not finite, or colours
-            are not (V, 3) in [0, 1].
+        TypeError: If `surface` is neither mesh nor grid, or the grid is not floating.
+        ValueError: If size, samples or rays are not positive, a vertex is not finite, colours are
+            not (V, 3) in [0, 1] or given for a grid, or the grid is a batch.
         ImportError: If the extra `pipelines` is not installed.
 
     Example:
@@ -140,24 +153,18 @@ def render_views(
             "render: size, samples and rays must be positive, "
             f"got {height} x {width}, {samples} and {rays}"
         )
-    vertices, faces = mesh.numpy()
-    check_finite("render: vertices", vertices)
-    reflectance = single(np.array(color))
-    if colors is not None:
-        reflectance = _vertex_reflectance(colors, len(vertices))
-    scene = build_scene(vertices.astype(np.float64), faces.astype(np.int64), smooth)
     full = (height * samples, width * samples)
-    if scene is None:
+    # Half the picture shows the surface, roughly.
+    cost = len(views) * full[0] * full[1] * rays / 2
+    subject = _subject(surface, color, colors, smooth, cost if len(views) > 1 else 0)
+    if subject is None:
         return [_encode(_backdrop(*full), samples) for _ in views]
-    # Half the picture shows the mesh, roughly; a vertex costs its rays once, a hit in each picture.
-    if len(views) * full[0] * full[1] * rays / 2 > 2 * len(vertices) * BAKED_RAYS:
-        scene = bake_sky(scene) if len(views) > 1 else scene
-    planes = {axis: _plane(scene, axis, ground) for axis in {v.frame().up_axis for v in views}}
+    planes = {axis: _plane(subject, axis, ground) for axis in {v.frame().up_axis for v in views}}
 
     def draw(view: View) -> Image:
         picture = _backdrop(*full)
         plane = planes[view.frame().up_axis]
-        _paint(picture, scene, view, reflectance, plane, samples, rays)
+        _paint(picture, subject, view, plane, samples, rays)
         return _encode(picture, samples)
 
     # Much of the time goes into numpy, which leaves Python free for another picture.
@@ -166,7 +173,7 @@ def render_views(
 
 
 def turntable(
-    mesh: Mesh,
+    surface: Mesh | Grid,
     frames: int = 36,
     *,
     elevation: float = 20.0,
@@ -175,19 +182,21 @@ def turntable(
     color: Color = CLAY,
     colors: torch.Tensor | NDArray[np.floating] | None = None,
 ) -> list[Image]:
-    """Return pictures of a mesh that turns once around its up axis, as frames of an animation.
+    """Return pictures of what turns once around its up axis, as frames of an animation.
 
     Args:
-        mesh: The triangles to show.
+        surface: The mesh or the grid to show, as for :func:`render`.
         frames: How many pictures make one turn.
         elevation: Angle of the camera above the horizon, in degrees.
         up: The axis to turn around.
         size: Height and width in pixels; one number for a square.
         color: Red, green and blue reflectance in [0, 1], linear.
-        colors: (V, 3) a colour of its own for each vertex, sRGB in [0, 1], instead of `color`.
+        colors: (V, 3) a colour of its own for each vertex of a mesh, sRGB in [0, 1], instead of
+            `color`.
 
     Raises:
-        ValueError: If `frames` is not positive or the mesh is empty.
+        TypeError: If `surface` is neither mesh nor grid, or the grid is not floating.
+        ValueError: If `frames` is not positive, or there is no surface.
 
     Example:
         >>> from diffiso import shapes, view
@@ -197,19 +206,58 @@ def turntable(
     """
     if frames < 1:
         raise ValueError(f"turntable: frames must be positive, got {frames}")
-    if len(mesh.vertices) == 0:
-        raise ValueError("turntable: mesh must have vertices, got none")
+    points = _points("turntable", surface)
+    if len(points) == 0:
+        rule = (
+            "mesh must have vertices" if isinstance(surface, Mesh) else "grid must have a surface"
+        )
+        raise ValueError(f"turntable: {rule}, got none")
     angles = [30.0 + 360.0 * k / frames for k in range(frames)]
-    views = [fit_view(mesh.vertices, angle, elevation, up=up) for angle in angles]
-    lower, upper = mesh.vertices.detach().amin(dim=0), mesh.vertices.detach().amax(dim=0)
-    x, y, z = ((lower + upper) / 2).tolist()
+    views = [fit_view(points, angle, elevation, up=up) for angle in angles]
+    x, y, z = ((points.amin(dim=0) + points.amax(dim=0)) / 2).tolist()
     distance = max(view.distance for view in views)
     views = [replace(view, target=(x, y, z), distance=distance) for view in views]
-    return render_views(mesh, views, size=size, color=color, colors=colors)
+    return render_views(surface, views, size=size, color=color, colors=colors)
 
 
-def _default_view(mesh: Mesh) -> View:
-    return fit_view(mesh.vertices) if len(mesh.vertices) else View()
+def _points(op: str, surface: Mesh | Grid) -> torch.Tensor:
+    """Return a mesh's vertices, or where a grid's surface crosses its edges: (V, 3)."""
+    if isinstance(surface, Grid):
+        return surface_points(op, surface)
+    if not isinstance(surface, Mesh):
+        raise TypeError(f"{op}: surface must be a Mesh or a Grid, got {type(surface).__name__}")
+    return surface.vertices.detach()
+
+
+def _default_view(surface: Mesh | Grid) -> View:
+    points = _points("render", surface)
+    return fit_view(points) if len(points) else View()
+
+
+def _subject(
+    surface: Mesh | Grid,
+    color: Color,
+    colors: torch.Tensor | NDArray[np.floating] | None,
+    smooth: bool,
+    cost: float,
+) -> Subject | None:
+    """Return the subject of pictures whose sky would take `cost` rays, or None without surface."""
+    reflectance = single(np.array(color))
+    if isinstance(surface, Grid):
+        if colors is not None:
+            raise ValueError("render: colors must be None for a grid, which has no vertices")
+        return grid_subject(surface, reflectance, smooth)
+    check_finite("render: vertices", _points("render", surface).cpu().numpy())
+    vertices, faces = surface.numpy()
+    if colors is not None:
+        reflectance = _vertex_reflectance(colors, len(vertices))
+    scene = build_scene(vertices.astype(np.float64), faces.astype(np.int64), smooth)
+    if scene is None:
+        return None
+    # A vertex costs its rays once, a hit in each picture.
+    if cost > 2 * len(vertices) * BAKED_RAYS:
+        scene = bake_sky(scene)
+    return mesh_subject(scene, reflectance)
 
 
 def _vertex_reflectance(colors: torch.Tensor | NDArray[np.floating], count: int) -> Array:
@@ -227,46 +275,41 @@ def _vertex_reflectance(colors: torch.Tensor | NDArray[np.floating], count: int)
     return single(linear_of_srgb(values))
 
 
-def _plane(scene: Scene, axis: int, ground: Level) -> Ground | None:
+def _plane(subject: Subject, axis: int, ground: Level) -> Ground | None:
     if ground is None:
         return None
-    lowest = float(scene.vertices[scene.faces.ravel(), axis].min())
-    level = lowest if ground == "auto" else (float(ground) - scene.middle[axis]) / scene.extent
-    return build_ground(scene, axis, float(level))
+    if ground == "auto":
+        return build_ground(subject, axis, float(subject.lowest[axis]))
+    return build_ground(subject, axis, (float(ground) - subject.middle[axis]) / subject.extent)
 
 
 def _paint(
     picture: Array,
-    scene: Scene,
+    subject: Subject,
     view: View,
-    reflectance: Array,
     ground: Ground | None,
     samples: int,
     rays: int,
 ) -> None:
     frame = view.frame()
-    x, y, z = (np.array(view.target) - scene.middle) / scene.extent
-    near = replace(view, target=(x, y, z), distance=view.distance / scene.extent)
+    x, y, z = (np.array(view.target) - subject.middle) / subject.extent
+    near = replace(view, target=(x, y, z), distance=view.distance / subject.extent)
     origins, directions = camera_rays(near, frame, *picture.shape[:2])
-    faces, distance, barycentric = scene.trace(origins, directions)
+    hit, surface = subject.meet(origins, directions)
     pixels = picture.reshape(-1, 3)
     if ground is not None:
-        pixels *= ground_brightness(scene, frame, ground, origins, directions)[:, None]
-    hit = np.flatnonzero(faces >= 0)
-    origins, directions, faces = origins[hit], directions[hit], faces[hit]
-    points = origins + distance[hit, None] * directions
-    surface = surface_at(scene, points, directions, faces, barycentric[hit], reflectance)
-    if scene.sky is None or samples == 1:
-        pixels[hit] = shade(scene, frame, surface, rays)
+        pixels *= ground_brightness(subject, frame, ground, origins, directions)[:, None]
+    if samples == 1 or np.isnan(surface.sky).all():
+        pixels[hit] = shade(subject, frame, surface, rays)
         return
-    # Light is the same all over a pixel but at outlines and creases.
+    # Where the sky is known, light is the same all over a pixel but at outlines and creases.
     groups = _groups(hit, picture.shape[0], picture.shape[1], samples)
     mean, one = merged(surface, groups)
     groups, mean = groups[one], Surface(*(part[one] for part in mean))
     alone = np.ones(len(hit), dtype=np.bool_)
     alone[groups] = False
-    pixels[hit[alone]] = shade(scene, frame, Surface(*(part[alone] for part in surface)), rays)
-    pixels[hit[groups]] = shade(scene, frame, mean, 2 * rays)[:, None]
+    pixels[hit[alone]] = shade(subject, frame, Surface(*(part[alone] for part in surface)), rays)
+    pixels[hit[groups]] = shade(subject, frame, mean, 2 * rays)[:, None]
 
 
 def _groups(hit: Indices, height: int, width: int, samples: int) -> Indices:
