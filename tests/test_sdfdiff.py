@@ -198,7 +198,7 @@ def test_errors(torus, tmp_path):
 def test_a_surface_that_vanishes_is_told(torus, tmp_path):
     # Between the nodes of the first level.
     settings = short(torus, tmp_path / "out.ply", start="sphere", start_radius=0.01)
-    with pytest.raises(RuntimeError, match="the surface vanished before update 0 of level 0"):
+    with pytest.raises(RuntimeError, match="the surface vanished at update 0 of level 0"):
         reconstruct(settings, quiet)
     assert list(tmp_path.iterdir()) == []
 

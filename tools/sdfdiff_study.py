@@ -172,7 +172,7 @@ class Study:
             "scores": {name: found.scores[name].value for name in report["metrics"]["scores"]},
             "euler_number": found.mesh.euler_number(),
             "energy": energies[-1]["total"],
-            "seconds": report["seconds"]["optimization"],
+            "seconds": report["metrics"]["optimization_seconds"],
         }
 
     def found(self, case: Case, shape: str) -> list[dict[str, Any]]:
@@ -184,7 +184,7 @@ class Study:
         """Add a row to the file."""
         self.rows.append(row)
         order = {(case.study, case.name): index for index, case in enumerate(CASES)}
-        self.rows.sort(key=lambda r: (order[r["study"], r["case"]], r["shape"], r["seed"]))
+        self.rows.sort(key=lambda r: (order.get((r["study"], r["case"]), 0), r["shape"], r["seed"]))
         io.write_file(self.file, f"{json.dumps(self.rows, indent=1)}\n".encode())
 
 
@@ -201,6 +201,8 @@ def run_all(study: Study, studies: list[str], at_once: int) -> None:
     for index, shape, _ in wanted:  # once, before runs share them
         study.views(shape, CASES[index].views)
 
+    failed: list[str] = []
+
     def one(run: tuple[int, str, int]) -> dict[str, Any] | None:
         index, shape, seed = run
         command = [sys.executable, "-m", "tools.sdfdiff_study", str(study.folder)]
@@ -208,7 +210,8 @@ def run_all(study: Study, studies: list[str], at_once: int) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            print(f"{CASES[index].name}, {shape}, seed {seed}: {done.stderr.splitlines()[-1]}")
+            failed.append(f"{CASES[index].name}, {shape}, seed {seed}: {done.returncode}")
+            print(failed[-1], done.stderr, sep="\n", file=sys.stderr)
             return None
         row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return row
@@ -217,6 +220,8 @@ def run_all(study: Study, studies: list[str], at_once: int) -> None:
         for row in track(pool.map(one, wanted), "reconstructing", len(wanted)):
             if row is not None:
                 study.save(row)
+    if failed:
+        raise SystemExit(f"{len(failed)} runs failed:\n" + "\n".join(failed))
 
 
 def table(study: Study, studies: list[str]) -> str:
@@ -291,6 +296,9 @@ def main() -> None:
     parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    unknown = sorted({*given.studies} - {*STUDIES})
+    if unknown:
+        parser.error(f"studies must be among {', '.join(STUDIES)}, got {', '.join(unknown)}")
     study = Study(given.folder, given.meshes)
     if given.one:
         index, shape, seed = int(given.one[0]), given.one[1], int(given.one[2])

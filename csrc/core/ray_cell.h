@@ -36,8 +36,9 @@ struct RayCell : TrilinearPlace<scalar_t> {
   // The last nodes belong to the last cells, so that no number leads out of the samples.
   DIFFISO_HD static Place place(const GridShape& grid, int64_t node) {
     const int64_t row = quotient(node, grid.size[2]), plane = quotient(row, grid.size[1]);
-    Place out{quotient(plane, grid.size[0]), {}};
-    const int64_t at[3] = {plane - out.grid * grid.size[0], row - plane * grid.size[1],
+    const int64_t number = quotient(plane, grid.size[0]);
+    Place out{number < grid.batch ? number : grid.batch - 1, {}};
+    const int64_t at[3] = {plane - number * grid.size[0], row - plane * grid.size[1],
                            node - row * grid.size[2]};
     for (int a = 0; a < 3; ++a) {
       const int64_t last = grid.size[a] - 2;

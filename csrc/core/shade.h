@@ -130,7 +130,9 @@ struct NormalStencil {
   }
 
  private:
-  // Sums over the nodes are written out, so that every number in them stays in a register.
+  // Sums over the nodes are written out, so that every number in them stays in a register. Weights
+  // sum to zero: they weigh differences to one sample, so that a flat field's gradient is zero to
+  // the last bit, however far from zero it lies.
   using Nodes = std::make_integer_sequence<int, kNodes>;
 
   template <int... k>
@@ -142,16 +144,21 @@ struct NormalStencil {
   template <int... k>
   DIFFISO_HD Vec3<scalar_t> gradient(const RayCell<scalar_t>& cell, const scalar_t* values,
                                      std::integer_sequence<int, k...>) const {
+    const scalar_t base = values[cell.cell_id];
     Vec3<scalar_t> out = zero();
-    ((out = is_used(node(k)) ? out + weight(cell, node(k)) * values[offset(node(k))] : out), ...);
+    ((out =
+          is_used(node(k)) ? out + weight(cell, node(k)) * (values[offset(node(k))] - base) : out),
+     ...);
     return out;
   }
   template <int... k>
   DIFFISO_HD Vec3<scalar_t> point(const RayCell<scalar_t>& cell, const scalar_t* values,
                                   Vec3<scalar_t> grad, std::integer_sequence<int, k...>) const {
+    const scalar_t base = values[cell.cell_id];
     Vec3<scalar_t> out = zero();
-    ((out = is_used(node(k)) ? out + weight_change(cell, node(k), grad) * values[offset(node(k))]
-                             : out),
+    ((out = is_used(node(k))
+                ? out + weight_change(cell, node(k), grad) * (values[offset(node(k))] - base)
+                : out),
      ...);
     return out;
   }

@@ -75,6 +75,16 @@ DIFFISO_HD Hit<scalar_t> find_crossing(const TracedGrid<scalar_t>& grid,
   return hit;
 }
 
+// Where a ray leaves the cell it stands in, and a hair beyond, so that it stands in the next one.
+template <typename scalar_t>
+DIFFISO_HD scalar_t beyond_cell(const TracedGrid<scalar_t>& grid, const RayPath<scalar_t>& ray,
+                                const FieldAlong<scalar_t>& at, scalar_t along) {
+  Walk<scalar_t> walk(ray, grid.cells, true);
+  for (int a = 0; a < 3; ++a) walk.cell[a] = at.cell[a];
+  walk.along = along;
+  return leave_cell(walk).along + scalar_t(1e-3);
+}
+
 // `pace`: world units per unit of `along`.
 template <typename scalar_t>
 DIFFISO_HD Hit<scalar_t> trace_spheres(const TracedGrid<scalar_t>& grid,
@@ -83,47 +93,49 @@ DIFFISO_HD Hit<scalar_t> trace_spheres(const TracedGrid<scalar_t>& grid,
   Hit<scalar_t> hit;
   scalar_t along = 0, before = 0;
   bool known = false, inside = false;  // the side it is on
+  bool ignores = false;                // until it is clear of the solid that it begins in
   for (int64_t n = 0; n < rule.steps; ++n) {
     const FieldAlong<scalar_t> at(grid, ray, along);
     const scalar_t reached = static_cast<scalar_t>(rule.reached(ray.begin + along / ray.scale));
-    const auto stop = [&](RayStatus status) {
-      hit.status = static_cast<int>(status);
-      hit.along = along;
-      hit.fraction = at.fraction;
-      for (int a = 0; a < 3; ++a) hit.cell[a] = at.cell[a];
+    const auto stop = [&](const FieldAlong<scalar_t>& there, scalar_t where) {
+      hit.along = where;
+      hit.fraction = there.fraction;
+      for (int a = 0; a < 3; ++a) hit.cell[a] = there.cell[a];
     };
-    scalar_t distance = 0;
-    if (at.value != at.value) {  // a gap: on by a cell, to look anew
+    if (at.value != at.value) {  // a gap: beyond it to look anew
       known = false;
-      along += 1;
+      along = beyond_cell(grid, ray, at, along);
     } else {
       if (!known) {
         known = true;
         inside = at.value < 0;
+        ignores = inside && grid.inside == InsideRule::kIgnore;
         if (inside && grid.inside == InsideRule::kStart) {
-          stop(RayStatus::kStart);
+          hit.status = static_cast<int>(RayStatus::kStart);
+          stop(at, along);
           return hit;
         }
       }
-      distance = inside ? -at.value : at.value;
-      const bool leaving_ignored = inside && grid.inside == InsideRule::kIgnore;
-      if (distance <= reached && !leaving_ignored) {
-        stop(inside ? RayStatus::kExit : RayStatus::kHit);
+      if (ignores && at.value > reached) ignores = inside = false;
+      scalar_t distance = inside ? -at.value : at.value;
+      if (distance <= reached && !ignores) {
+        hit.status = static_cast<int>(inside ? RayStatus::kExit : RayStatus::kHit);
+        stop(at, along);
         if (rule.refine) {
           const scalar_t from = distance < 0 ? before : along, to = along + 2;
           const Hit<scalar_t> exact = find_crossing(grid, ray, from, to, inside);
           return exact.found() ? exact : hit;
         }
-        // One more step, as the paper's p = s + f(s) v takes it.
-        hit.along += distance / pace;
+        // One more step, as the paper's p = s + f(s) v takes it; the samples are those around p.
+        const scalar_t last = larger(smaller(along + distance / pace, ray.length), scalar_t{0});
+        const FieldAlong<scalar_t> there(grid, ray, last);
+        if (there.value == there.value) stop(there, last);
         return hit;
       }
       before = along;
-      if (leaving_ignored) {
-        inside = distance > 0;
-        // Small steps across the surface that does not count.
-        const scalar_t least = scalar_t(0.01) * pace;
-        distance = distance > least ? distance : least;
+      if (ignores) {  // small steps across the surface that does not count
+        const scalar_t least = scalar_t(0.01) * pace, size = distance < 0 ? -distance : distance;
+        distance = size > least ? size : least;
       }
       along += distance / (static_cast<scalar_t>(rule.lipschitz) * pace);
     }

@@ -317,13 +317,16 @@ DIFFISO_HD void find_approach(const CellPath<real>& path, const CellVisit<real>&
 
 // Traces rays that all go through one grid. With kNear it also finds their closest approaches below
 // `approach.value`, for which all cells with a sample below that must be marked; a ray then goes on
-// behind its hit until the field is below `enough`.
+// behind its hit until the field is below `enough`. A solid that is ignored has none: a ray that
+// begins inside looks for one once it is clear of that.
 template <bool kNear, typename real, typename scalar_t>
 DIFFISO_HD Hit<real> trace_voxels(const TracedGrid<scalar_t>& grid, Walk<real> walk, real enough,
                                   Approach<real>& approach) {
   using Mask = MaskOf<real>;
   Hit<real> hit;
   Mask look = walk.active && Mask(grid.inside == InsideRule::kStart);
+  [[maybe_unused]] const real touched = approach.value;
+  [[maybe_unused]] Mask known(false), clear(true);
   for (;;) {
     find_marked(grid, look, walk);
     if (!any(walk.active)) return hit;
@@ -334,7 +337,12 @@ DIFFISO_HD Hit<real> trace_voxels(const TracedGrid<scalar_t>& grid, Walk<real> w
     const Mask done_before = hit.found();
     find_hit(path, visit, walk, grid.inside, look, wanted && !done_before, hit);
     if constexpr (kNear) {
-      find_approach(path, visit, walk, wanted && !(approach.value < enough), approach);
+      if (grid.inside == InsideRule::kIgnore) {
+        const Mask begins_clear = known || !wanted || path.b[0] >= real(0);
+        clear = (clear && begins_clear) || (wanted && path.b[0] >= touched);
+        known = visit.present;
+      }
+      find_approach(path, visit, walk, wanted && clear && !(approach.value < enough), approach);
       walk.active = walk.active && !(hit.found() && approach.value < enough);
     } else {
       walk.active = walk.active && !hit.found();

@@ -96,6 +96,9 @@ def trilinear(
 ) -> CellField:
     """Return the field between the eight samples of cells, with its first and second derivatives.
 
+    Derivatives are taken of differences to the first sample, so that those of a flat field are zero
+    to the last bit.
+
     Args:
         samples: `(..., 8)`.
         fraction: `(..., 3)` place in the cell.
@@ -116,11 +119,12 @@ def trilinear(
         weight = [fraction[..., a] if corner[a] else 1 - fraction[..., a] for a in range(3)]
         slope = [(1 if corner[a] else -1) / spacing[a] for a in range(3)]
         sample = samples[..., c]
+        rise = sample - samples[..., 0]
         value = value + weight[0] * weight[1] * weight[2] * sample
         for a in range(3):
             b, other = (a + 1) % 3, (a + 2) % 3
-            gradient[a] = gradient[a] + slope[a] * weight[b] * weight[other] * sample
-            hessian[a][b] = hessian[a][b] + slope[a] * slope[b] * weight[other] * sample
+            gradient[a] = gradient[a] + slope[a] * weight[b] * weight[other] * rise
+            hessian[a][b] = hessian[a][b] + slope[a] * slope[b] * weight[other] * rise
             hessian[b][a] = hessian[a][b]
     rows = [torch.stack(row, dim=-1) for row in hessian]
     return CellField(value, torch.stack(gradient, dim=-1), torch.stack(rows, dim=-2))

@@ -227,7 +227,8 @@ def sphere_trace(
         lipschitz: How much it changes at most in a world unit.
 
     Returns:
-        t of p, status (HIT, EXIT, MISS, UNFINISHED or INVALID) and the cell of s.
+        t of p, which stays in the box, status (HIT, EXIT, MISS, UNFINISHED or INVALID), and the
+        cell of p.
 
     Example:
         >>> slope = torch.tensor([2.0, 1.0, 0.0]).expand(1, 2, 2, 3)
@@ -263,8 +264,9 @@ def sphere_trace(
         status = torch.where(moving & (t > end), MISS, status)
     hit = (status == HIT) | (status == EXIT)
     nodes = torch.tensor(values.shape[1:])
+    last_step = sign * field(t.where(hit, 0.0)) / length
+    t = torch.where(hit, (t + last_step).maximum(rays.times[:, 0]).minimum(end), math.inf)
     corner = place(t.where(hit, 0.0)).floor().long().clamp(min=0).minimum(nodes - 2)
     cell = flat_index(corner, nodes) + rays.first_node
-    last_step = sign * field(t.where(hit, 0.0)) / length
-    found = torch.where(hit, t + last_step, math.inf), status, torch.where(hit, cell, -1)
+    found = t, status, torch.where(hit, cell, -1)
     return RayHit(*(x.view(shape[:2]) for x in found))

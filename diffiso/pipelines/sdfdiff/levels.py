@@ -31,7 +31,7 @@ def node_counts(box: Box, nodes: int) -> tuple[int, int, int]:
     """
     sides = [b - a for a, b in zip(*box, strict=True)]
     cell = max(sides) / (nodes - 1)
-    x, y, z = (max(2, round(side / cell) + 1) for side in sides)
+    x, y, z = (max(3, round(side / cell) + 1) for side in sides)
     return x, y, z
 
 
@@ -63,16 +63,20 @@ def visual_hull(views: Views, box: Box, nodes: int) -> Grid:
     """Return about the signed distances of the largest solid that has the views' masks.
 
     At each node, the largest over all views of the distance to the outline in the picture, times
-    the size of a pixel at the node's depth: exact where an outline's rays are the nearest part of
-    the hull, and too near to zero otherwise, so that it stays a lower bound outside. A node that a
-    camera does not see, beyond its picture or behind it, is not judged by it.
+    the size of a pixel at the node's depth. Its zeros are the hull's; away from them it only has
+    the right sign and size. What lies beyond a picture, or behind its camera, is outside, unless
+    the mask is cut off there: then that camera does not judge it. What no camera judges is outside.
 
     Args:
         views: With masks.
         box: Lower and upper corner.
         nodes: Along the longest side.
+
+    Raises:
+        ValueError: If there are no masks.
     """
-    assert views.coverage is not None
+    if views.coverage is None:
+        raise ValueError("visual_hull: views must have masks, got none")
     transform = require("scipy.ndimage").distance_transform_edt
     grid = Grid.from_bounds(torch.zeros(node_counts(box, nodes)), *box)
     points = node_positions(grid).reshape(-1, 3)
@@ -92,10 +96,14 @@ def visual_hull(views: Views, box: Box, nodes: int) -> Grid:
             signed[None, None], at[None, None], padding_mode="border", align_corners=False
         )[0, 0, 0]
         depth, focal = shown.depth[0], camera.focal[0].mean()
-        judged = (depth > 0) & (x.abs() <= 1) & (y.abs() <= 1)
-        distance = (sampled * depth / focal).where(judged, -math.inf)
+        distance = torch.where(depth > 0, sampled * depth / focal, far)
+        rim = inside.copy()
+        rim[1:-1, 1:-1] = False
+        if rim.any():
+            judged = (depth > 0) & (x.abs() <= 1) & (y.abs() <= 1)
+            distance = distance.where(judged, -math.inf)
         values = torch.maximum(values, distance)
-    values = values.clamp(-far, far)
+    values = values.where(values > -math.inf, far).clamp(-far, far)
     return Grid(values.view(grid.values.shape), grid.lower, grid.spacing)
 
 

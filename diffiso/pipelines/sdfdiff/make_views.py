@@ -234,7 +234,7 @@ def _rig(settings: ViewsSettings) -> Camera:
 
 
 def _moved(cameras: Camera, settings: ViewsSettings) -> Camera:
-    """Return the cameras that take the pictures: with noise on their positions, looking inward."""
+    """Return the cameras that take the pictures: with noise on their places, looking inward."""
     if settings.pose_noise == 0:
         return cameras
     draws = torch.randn(
@@ -242,7 +242,7 @@ def _moved(cameras: Camera, settings: ViewsSettings) -> Camera:
     )
     return Camera.look_at(
         cameras.centers + settings.pose_noise * draws,
-        up=settings.up,
+        up=-cameras.rotation[:, 1],  # as it was: those above and below have none of the world's
         size=cameras.size,
         field_of_view=settings.field_of_view,
     )

@@ -39,6 +39,7 @@ from diffiso.types import Grid
 
 _RECORD_EVERY = 10  # updates between looks at the energy
 _SAVE_EVERY = 20.0  # seconds between checkpoints
+_SAY_EVERY = 10.0  # seconds between lines where there is no terminal
 # What may differ between a run and the one it resumes: none of these changes what is found.
 _FREE = ("views", "output", "reference", "resume", "samples", "picture", "up", "device")
 
@@ -66,6 +67,7 @@ class State:
         step: Updates of this level so far.
         greedy: State of the greedy schedule; None at the start of a level.
         history: Energies, every some updates.
+        seconds: What updates have taken so far.
         done: Whether all levels are over.
     """
 
@@ -75,6 +77,7 @@ class State:
     step: int = 0
     greedy: dict[str, Any] | None = None
     history: list[Record] = field(default_factory=list)
+    seconds: float = 0.0
     done: bool = False
 
     def save(self, path: Path, settings: ReconstructSettings, digest: str) -> None:
@@ -93,6 +96,7 @@ class State:
                 "step": self.step,
                 "greedy": self.greedy,
                 "history": [tuple(record) for record in self.history],
+                "seconds": self.seconds,
                 "done": self.done,
             },
         )
@@ -122,6 +126,7 @@ class State:
             found["step"],
             found["greedy"],
             [Record(*record) for record in found["history"]],
+            found["seconds"],
             found["done"],
         )
 
@@ -212,15 +217,39 @@ def optimize(
     if settings.schedule.kind == "batches":
         steps = [settings.schedule.steps_of(level) for level in range(len(settings.nodes))]
         total, done = sum(steps), sum(steps[: state.level]) + state.step
-    saved = time.monotonic()
-    progress = track(_updates(state, settings, views), "reconstructing", total, start=done)
+    begun = saved = time.monotonic() - state.seconds
+    progress = track(
+        _updates(state, settings, views), "reconstructing", total, start=done, every=_SAY_EVERY
+    )
     for _ in progress:
+        state.seconds = time.monotonic() - begun
         if state.history:
             progress.say(f"{settings.nodes[state.level]}^3, energy {state.history[-1].total:.3g}")
         if time.monotonic() - saved > _SAVE_EVERY:
+            check_state(state)
             save()
             saved = time.monotonic()
     save()
+
+
+def check_state(state: State) -> None:
+    """Raise a RuntimeError where a run cannot go on: without a surface, or with what is no number.
+
+    Args:
+        state: Where the run stands.
+    """
+    where = f"at update {state.step} of level {state.level}"
+    values = state.grid.values.detach()
+    if not bool(values.isfinite().all()):
+        raise RuntimeError(
+            f"reconstruct: samples must stay finite, got others {where}; a smaller "
+            "learning_rate may help"
+        )
+    if not bool((values < 0).any()):
+        raise RuntimeError(
+            f"reconstruct: the surface vanished {where}; a smaller learning_rate, another box or "
+            "start may help"
+        )
 
 
 def level_views(grid: Grid, settings: ReconstructSettings, views: Views) -> Views:
@@ -244,6 +273,7 @@ def _updates(state: State, settings: ReconstructSettings, views: Views) -> Itera
     while not state.done:
         targets = level_views(state.grid, settings, views).to(state.grid.values.device)
         yield from _Level(state, settings, targets, white).updates()
+        check_state(state)
         if state.level + 1 < len(settings.nodes):
             _refine(state, settings)
         else:
@@ -336,17 +366,8 @@ class _Level:
         self.adam.step()
         state.moments = self.adam.state[self.values]
         if state.step % _RECORD_EVERY == 0:
+            check_state(state)
             record = Record(state.level, state.step, *(float(term.detach()) for term in found))
-            if not math.isfinite(record.total):
-                raise RuntimeError(
-                    f"reconstruct: the energy must stay finite, got {record.total} at update "
-                    f"{state.step} of level {state.level}; a smaller learning_rate may help"
-                )
-            if not bool((self.values.detach() < 0).any()):
-                raise RuntimeError(
-                    f"reconstruct: the surface vanished before update {state.step} of level "
-                    f"{state.level}; a smaller learning_rate, another box or start may help"
-                )
             state.history.append(record)
         state.step += 1
 

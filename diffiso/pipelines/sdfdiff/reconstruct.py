@@ -83,8 +83,9 @@ def reconstruct(
         state = first_state(settings, views, box)
         state.grid = state.grid.to(device)
     optimize(state, settings, views, lambda: state.save(files.checkpoint, settings, digest))
-    seconds = report.lap("optimization")
-    say(f"optimized {_times(state.grid)} samples; {seconds:.0f} s")
+    report.lap("optimization")
+    report.metrics["optimization_seconds"] = state.seconds
+    say(f"optimized {_times(state.grid)} samples; {state.seconds:.0f} s")
 
     mesh = surface(state.grid, views)
     report.metrics |= describe(mesh) | {"nodes": list(state.grid.values.shape)}
