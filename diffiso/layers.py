@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -196,7 +198,8 @@ class SdfRenderer(nn.Module):
         lower: World position of the first node.
         upper: World position of the last node.
         size: Height and width of the pictures, or one number; by default the cameras'.
-        light: By default at the camera.
+        light: By default at the camera. Its position becomes a buffer, or a parameter if it is one,
+            ``light_position``.
         normals: ``"central"`` or ``"trilinear"``.
         law: ``"implicit"`` or ``"sdfdiff"``.
         min_cosine: Least cosine that the implicit law counts.
@@ -204,6 +207,8 @@ class SdfRenderer(nn.Module):
         background: What shows where nothing covers it.
         method: ``"voxel"``, ``"sphere"`` or a :class:`diffiso.SphereTracing`.
         level: The level.
+        near: Least depth.
+        far: Greatest depth.
         inside: What a camera in the solid sees.
 
     Example:
@@ -228,14 +233,20 @@ class SdfRenderer(nn.Module):
         background: float = 0.0,
         method: Literal["voxel", "sphere"] | SphereTracing = "voxel",
         level: float = 0.0,
+        near: float = 0.0,
+        far: float = math.inf,
         inside: Inside = "exit",
     ) -> None:
         super().__init__()
         self.lower = as_vector3("SdfRenderer: lower", lower)
         self.upper = as_vector3("SdfRenderer: upper", upper)
         self.size = size
+        self.light = light or Light()
+        if isinstance(self.light.position, nn.Parameter):
+            self.light_position = self.light.position
+        else:
+            self.register_buffer("light_position", self.light.position)
         self.options: dict[str, Any] = {
-            "light": light,
             "normals": normals,
             "law": law,
             "min_cosine": min_cosine,
@@ -243,15 +254,19 @@ class SdfRenderer(nn.Module):
             "background": background,
             "method": method,
             "level": level,
+            "near": near,
+            "far": far,
             "inside": inside,
         }
 
     def forward(self, values: Tensor, cameras: Camera) -> Rendering:
         """Return the pictures of values (X, Y, Z) or (B, X, Y, Z)."""
         grid = Grid.from_bounds(values, self.lower, self.upper)
-        return render(grid, cameras, self.size, **self.options)
+        light = replace(self.light, position=self.light_position)
+        return render(grid, cameras, self.size, light=light, **self.options)
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""
-        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        given = {"light": self.light} | self.options
+        options = ", ".join(f"{name}={value!r}" for name, value in given.items())
         return f"{self.lower}, {self.upper}, {self.size}, {options}"

@@ -70,6 +70,22 @@ def test_bad_input():
 # Edges.
 
 
+def test_widths_that_are_none():
+    grid, cameras = box_grid(sphere(0.5), 6), orbit(2, (3, 4))
+    hits = trace(grid, cameras=cameras, footprint=0.02)
+    for width in (math.nan, math.inf, -0.02):
+        widths = torch.tensor([0.02, width]).double()
+        with pytest.raises(RuntimeError, match=r"trace: footprint must not be negative, got"):
+            trace(grid, cameras=cameras, footprint=widths)
+        with pytest.raises(RuntimeError, match=r"coverage: footprint must not be negative, got"):
+            coverage(grid, hits, widths)
+    with pytest.raises(ValueError, match="trace: footprint must have at least one number"):
+        trace(grid, cameras=cameras, footprint=torch.zeros(0).double())
+    for level in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="coverage: level must be finite"):
+            coverage(grid, hits, 0.02, level=level)
+
+
 def test_no_rays():
     values = torch.randn(4, 4, 4, requires_grad=True)
     hits = trace(values, torch.zeros(0, 3), torch.zeros(0, 3), footprint=0.1)

@@ -6,7 +6,17 @@ import torch
 from fields import random_smooth, sample, sphere
 from topology import euler_number, is_closed_and_oriented
 
-from diffiso import Camera, Grid, NarrowBand, isosurface, marching_cubes, sample_grid
+from diffiso import (
+    Camera,
+    Grid,
+    Light,
+    NarrowBand,
+    isosurface,
+    marching_cubes,
+    render,
+    sample_field,
+    sample_grid,
+)
 from diffiso.layers import GridSampler, IsoSurface, MarchingCubes, SdfRenderer
 
 LOWER, UPPER = (-1.0, -1.5, -2.0), (1.0, 0.5, 2.5)
@@ -106,6 +116,22 @@ def test_layers_train_together():
     assert euler_number(mesh.faces) == 2
     # From 0.2 to a tenth of a cell (1/8).
     assert (mesh.vertices.norm(dim=1) - 0.6).abs().max() < 0.1 / 8
+
+
+def test_the_light_of_a_renderer_goes_where_it_goes():
+    place = torch.tensor([0.0, 4.0, 0.0])
+    renderer = SdfRenderer(light=Light(place, strength=3.0)).to(torch.float64)
+    assert renderer.state_dict()["light_position"].dtype == torch.float64
+    ball = sample_field(lambda p: p.norm(dim=1) - 0.6, -1, 1, 12).values.double()
+    cameras = Camera.orbit(0.0, 0.0, 4.0, field_of_view=40.0, size=16, dtype=torch.float64)
+    found = renderer(ball, cameras).image
+    light = Light(place.double(), strength=3.0)
+    expected = render(Grid.from_bounds(ball, -1, 1), cameras, light=light).image
+    assert torch.equal(found, expected)
+    learns = SdfRenderer(light=Light(torch.nn.Parameter(place)))
+    assert [name for name, _ in learns.named_parameters()] == ["light_position"]
+    assert SdfRenderer().state_dict() == {}
+    assert not SdfRenderer(far=1.0)(ball, cameras).hits.hit.any()
 
 
 def test_a_grid_learns_masks_through_the_renderer():

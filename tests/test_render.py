@@ -161,10 +161,30 @@ def test_methods_and_policies(method):
     assert (starts.depth == 0).all()
     ignores = render(grid, camera, method=method, inside="ignore")
     assert (ignores.hits.status == RayStatus.MISS).all()
+    assert (ignores.coverage == 0).all()
     outside = orbit(1, (24, 24))
     assert torch.equal(
         render(grid, outside, method=method).hits.hit, render(grid, outside).hits.hit
     )
+
+
+@pytest.mark.parametrize("method", ["voxel", "sphere"])
+def test_behind_an_ignored_solid_the_next_one_is_seen(method):
+    """From within a ball: another one ahead covers the pixels that it would cover alone."""
+
+    def far(p):
+        return (p - torch.tensor([0.0, 0.0, 0.5])).norm(dim=-1) - 0.3
+
+    both = box_grid(lambda p: torch.minimum(far(p), far(-p)), 41)
+    camera = Camera.look_at(
+        (0.0, 0.0, -0.5), (0.0, 0.0, 1.0), size=33, field_of_view=60.0, dtype=torch.float64
+    )
+    pictures = render(both, camera, method=method, inside="ignore")
+    alone = render(box_grid(far, 41), camera, method=method, inside="ignore")
+    assert torch.equal(pictures.hits.hit, alone.hits.hit)
+    assert pictures.hits.hit.any()
+    assert (pictures.coverage == 0).any()
+    assert_close(pictures.coverage, alone.coverage)
 
 
 def test_near_and_far():
@@ -310,8 +330,15 @@ def test_bad_input():
     for options in ({"law": "exact"}, {"inside": "no"}, {"normals": "no"}, {"method": "no"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             render(grid, cameras, **options)
-    with pytest.raises(ValueError, match=r"size"):
-        render(grid, cameras, 0)
+    for size in (0, (3,), (3, 4, 5), 3.5):
+        with pytest.raises((TypeError, ValueError), match=r"size"):
+            render(grid, cameras, size)
+    with pytest.raises(ValueError, match=r"render: background must be finite, got nan"):
+        render(grid, cameras, background=math.nan)
+    with pytest.raises(ValueError, match=r"near must not be negative with a footprint, got -1"):
+        render(grid, cameras, near=-1.0)
+    with pytest.raises(ValueError, match=r"albedo must be \(3,\), got \(2,\)"):
+        render(grid, cameras).color((1, 2))
     with pytest.raises(RuntimeError, match=r"cameras .*multiple.*2.*3"):
         render(Grid(grid.values.expand(3, 6, 6, 6)), cameras)
     with pytest.raises(RuntimeError, match=r"float32.*float64"):
@@ -326,6 +353,19 @@ def test_empty_grids(fill):
     assert (pictures.depth == math.inf).all()
     (gradient,) = torch.autograd.grad(pictures.image.sum(), values)
     assert torch.equal(gradient, torch.zeros(4, 5, 6).double())
+
+
+def test_a_grid_that_is_all_inside():
+    """No hit and no depth; its pixels are covered where there is a ramp. Nothing has a normal."""
+    values = torch.full((4, 5, 6), -0.1).double().requires_grad_()
+    for ramp in (0.0, 1.0):
+        pictures = render(Grid.from_bounds(values, -1, 1), orbit(1, (6, 6)), ramp=ramp)
+        assert not pictures.hits.hit.any()
+        assert (pictures.depth == math.inf).all()
+        assert (pictures.coverage.max() == 1) == (ramp > 0)
+        assert (pictures.image == 0).all()
+        (gradient,) = torch.autograd.grad(pictures.image.sum(), values)
+        assert torch.equal(gradient, torch.zeros(4, 5, 6).double())
 
 
 def test_autocast_leaves_dtypes_alone():

@@ -12,6 +12,7 @@ from fields import random_smooth, sphere
 from rays import LOWER, SPACING, box_grid, orbit, random_rays, random_scene
 
 from diffiso import Grid, Light, RayStatus, shade, trace
+from diffiso import reference as ref
 
 DTYPES = (torch.float32, torch.float64)
 KINDS = ("central", "trilinear")
@@ -38,8 +39,18 @@ def test_bad_input():
     for place in (torch.zeros(2), torch.zeros(2, 2), torch.zeros(1, 2, 3), torch.zeros(0, 3)):
         with pytest.raises(ValueError, match=r"Light: position .*\(3,\) or \(N, 3\)"):
             Light(place)
-    with pytest.raises(ValueError, match=r"Light: strength .*nan"):
-        Light(strength=math.nan)
+    for strength in (math.nan, math.inf, -1.0):
+        with pytest.raises(ValueError, match=rf"Light: strength .*{strength}"):
+            Light(strength=strength)
+    with pytest.raises(TypeError, match="Light: position must be a tensor, got tuple"):
+        Light((0, 1, 2))
+    for place in (math.nan, math.inf):
+        with pytest.raises(RuntimeError, match="shade: light must be finite, got"):
+            shade(grid, hits, light=Light(torch.full((3,), place).double()))
+    batch = Grid(grid.values.expand(2, 6, 6, 6).contiguous(), grid.lower, grid.spacing)
+    one = trace(grid, torch.zeros(3, 3).double(), torch.ones(3, 3).double())
+    with pytest.raises(ValueError, match=r"shade: hits must be those of a batch of 2 .*\(3,\)"):
+        shade(batch, one)
     with pytest.raises(RuntimeError, match=r"shade: light.*3"):
         shade(grid, hits, light=Light(torch.zeros(3, 3).double()))
     with pytest.raises(RuntimeError, match=r"shade: light.*float64.*float32"):
@@ -92,6 +103,37 @@ def test_flat_fields_have_no_normal():
     (gradient,) = torch.autograd.grad(loss, values)
     assert gradient.isfinite().all()
     assert shade(grid, hits, normals="trilinear").normals.tolist() == [[0.0, 0.0, -1.0]]
+
+
+@pytest.mark.parametrize("fill", [-0.1, -0.7, -1e4])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_fields_have_no_normal(kind, dtype, fill):
+    """Sums of weights that are zero but for rounding make no direction, whatever the level."""
+    values = torch.full((4, 4, 4), fill, dtype=dtype, requires_grad=True)
+    rays = torch.tensor([[[1.3, 1.6, 1.2]], [[0.1, 0.2, 1.0]]], dtype=dtype)
+    hits = trace(values, *rays, inside="start")
+    assert hits.hit.all()
+    shading = shade(values, hits, normals=kind)
+    assert torch.equal(shading.normals, torch.zeros(1, 3, dtype=dtype))
+    (gradient,) = torch.autograd.grad(shading.normals.sum() + shading.intensity.sum(), values)
+    assert torch.equal(gradient, torch.zeros(4, 4, 4, dtype=dtype))
+    found = ref.hit_normals(values.detach()[None], hits.points()[None], hits.cell[None], kind=kind)
+    assert torch.equal(found, torch.zeros(1, 1, 3, dtype=dtype))
+
+
+def test_a_field_far_from_zero_has_the_normals_of_one_near_it():
+    grid = box_grid(sphere(0.6), 16, torch.float32)
+    # Rounded so that adding 1024 loses nothing.
+    near = (grid.values * 1024).round() / 1024
+    far = Grid(near + 1024, grid.lower, grid.spacing)
+    grid = Grid(near, grid.lower, grid.spacing)
+    cameras = orbit(1, (24, 24), dtype=torch.float32)
+    hits, shifted = trace(grid, cameras=cameras), trace(far, cameras=cameras, level=1024.0)
+    assert torch.equal(hits.t, shifted.t)
+    for kind in KINDS:
+        expected = shade(grid, hits, normals=kind).normals
+        assert_close(shade(far, shifted, normals=kind).normals, expected)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

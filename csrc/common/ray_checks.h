@@ -100,6 +100,20 @@ inline void check_per_group(const char* op, const char* name, const Tensor& valu
         layout.height > 0 ? " cameras" : " grids", ", got ", shape_of(tensor));
 }
 
+// Numbers of such a tensor must be finite, and not negative where they are widths; those on a GPU
+// nobody waits to look at.
+inline void check_numbers(const char* op, const char* name, const Tensor& tensor, bool widths) {
+  if (!tensor.is_cpu()) return;
+  dispatch_floating(tensor.scalar_type(), [&]<typename scalar_t>() {
+    const auto* at = static_cast<const scalar_t*>(tensor.const_data_ptr());
+    for (int64_t n = 0; n < tensor.numel(); ++n) {
+      const bool fits = at[n] * 0 == 0 && (!widths || at[n] >= 0);
+      check(fits, op, ": ", name, widths ? " must not be negative" : " must be finite", ", got ",
+            at[n]);
+    }
+  });
+}
+
 inline SphereRule sphere_rule(const std::vector<double>& sphere, double slope) {
   if (sphere.empty()) return {};
   check(sphere.size() == 5, "trace: sphere must have 5 numbers, got ", sphere.size());
@@ -157,6 +171,7 @@ inline void check_shade(const char* op, const Tensor& values, const RayLayout& l
                         const Tensor& light) {
   check_hits(op, values, layout, t, status, cell);
   check_per_group(op, "light", values, light, layout, 3);
+  check_numbers(op, "light", light, false);
 }
 
 inline void check_normals_gradient(const char* op, const Tensor& grad, const Tensor& t) {
@@ -173,6 +188,7 @@ inline void check_coverage(const char* op, const Tensor& values, const RayLayout
   check_per_ray(op, "closest_cell", values, closest_cell, DType::Long, layout.count);
   check_cells(op, values, closest_cell);
   check_per_group(op, "footprint", values, footprint, layout, 1);
+  check_numbers(op, "footprint", footprint, true);
   check(footprint.size(0) > 0, op, ": footprint must have at least one number");
 }
 

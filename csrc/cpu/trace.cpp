@@ -95,6 +95,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> trace
   const RayTensors tensors{origins, directions, size};
   const RayLayout layout = check_rays(op, values, shape, tensors);
   check_per_group(op, "footprint", values, footprint, layout, 1);
+  check_numbers(op, "footprint", footprint, true);
   const DType dtype = values.scalar_type();
   const int64_t count = layout.count, captured = capture ? count : 0;
   const bool near_wanted = footprint.size(0) > 0;

@@ -50,8 +50,14 @@ class Rendering:
         return self.coverage * self.intensity + (1 - self.coverage) * self.background
 
     def color(self, albedo: Tensor | Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
-        """Return pictures (N, H, W, 3) of a surface with this albedo, (3,), differentiable."""
+        """Return pictures (N, H, W, 3) of a surface with this albedo, (3,), differentiable.
+
+        Raises:
+            ValueError: If the albedo has another shape.
+        """
         tint = torch.as_tensor(albedo, dtype=self.intensity.dtype, device=self.intensity.device)
+        if tint.shape != (3,):
+            raise ValueError(f"Rendering.color: albedo must be (3,), got {tuple(tint.shape)}")
         share = self.coverage[..., None]
         return share * self.intensity[..., None] * tint + (1 - share) * self.background
 
@@ -77,7 +83,9 @@ def render(
 
     One ray a pixel, through its centre. At outlines the coverage of the pixel follows how closely
     the ray passes (:func:`coverage`), so that masks and pictures are smooth in the grid's values:
-    an image loss sees the outline move. Differentiable once in values, cameras and light.
+    an image loss sees the outline move. A ray that begins in the solid and never leaves it has no
+    hit and infinite depth; with a ramp its pixel is covered, without one it is not. Differentiable
+    once in values, cameras and light.
 
     Args:
         grid: A :class:`Grid`, or its values (X, Y, Z) or (B, X, Y, Z) in index coordinates.
@@ -112,8 +120,10 @@ def render(
         raise TypeError(f"render: cameras must be a Camera, got {type(cameras).__name__}")
     if not 0 <= ramp < math.inf:
         raise ValueError(f"render: ramp must not be negative, got {ramp}")
+    if not abs(background) < math.inf:
+        raise ValueError(f"render: background must be finite, got {background}")
     if size is not None:
-        cameras = cameras.resized(size if isinstance(size, int) else (size[0], size[1]))
+        cameras = cameras.resized(size)
     # Half a pixel at depth one, by the mean of its width and height.
     footprint = (ramp / 4) * (1 / cameras.focal).sum(dim=1)
     hits = trace(

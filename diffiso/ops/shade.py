@@ -29,7 +29,8 @@ class Light:
         falloff: Whether that fades with the square of the distance.
 
     Raises:
-        ValueError: If the strength is not finite, or the position no (3,) or (N, 3).
+        TypeError: If the position is no tensor.
+        ValueError: If the strength is negative or not finite, or the position no (3,) or (N, 3).
 
     Example:
         >>> import torch, diffiso
@@ -43,9 +44,11 @@ class Light:
 
     def __post_init__(self) -> None:
         """Check shape and strength."""
-        if not abs(self.strength) < math.inf:
-            raise ValueError(f"Light: strength must be finite, got {self.strength}")
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"Light: strength must not be negative, got {self.strength}")
         at = self.position
+        if at is not None and not isinstance(at, Tensor):
+            raise TypeError(f"Light: position must be a tensor, got {type(at).__name__}")
         if at is not None and (at.dim() not in (1, 2) or at.shape[-1] != 3 or at.numel() == 0):
             raise ValueError(f"Light: position must be (3,) or (N, 3), got {tuple(at.shape)}")
 
@@ -111,7 +114,7 @@ def shade(
     light = light or Light()
     values = box.values
     at = values.new_empty(0, 3) if light.position is None else light.position.reshape(-1, 3)
-    rays = _flat_rays(values, hits)
+    rays = _flat_rays("shade", values, hits)
     no_forward_mode("shade", values, hits.t, at)
     intensity, directions = torch.ops.diffiso.shade(
         _batch(values),
@@ -178,6 +181,8 @@ def coverage(
         raise ValueError("coverage: hits must be traced with a footprint, got none")
     if not min_slope > 0:
         raise ValueError(f"coverage: min_slope must be positive, got {min_slope}")
+    if not abs(level) < math.inf:
+        raise ValueError(f"coverage: level must be finite, got {level}")
     values = box.values
     if not isinstance(footprint, Tensor):
         if not 0 < footprint < math.inf:
@@ -186,7 +191,7 @@ def coverage(
     no_forward_mode("coverage", values, hits.closest_t, footprint)
     share: Tensor = torch.ops.diffiso.coverage(
         _batch(values),
-        *_flat_rays(values, hits),
+        *_flat_rays("coverage", values, hits),
         hits.closest_t.reshape(-1),
         hits.closest_cell.reshape(-1),
         footprint.reshape(-1).contiguous(),
@@ -211,10 +216,14 @@ def _batch(values: Tensor) -> Tensor:
     return (values[None] if values.dim() == 3 else values).contiguous()
 
 
-def _flat_rays(values: Tensor, hits: RayHits) -> tuple[Tensor, Tensor]:
+def _flat_rays(op: str, values: Tensor, hits: RayHits) -> tuple[Tensor, Tensor]:
     if hits.size is not None:
         return hits.origins.contiguous(), hits.directions.contiguous()
     grids = values.shape[0] if values.dim() == 4 else 1
+    if values.dim() == 4 and hits.t.shape[:1] != (grids,):
+        raise ValueError(
+            f"{op}: hits must be those of a batch of {grids} grids, got t of {tuple(hits.t.shape)}"
+        )
     flat = (grids, hits.t.numel() // max(grids, 1), 3)
     return hits.origins.reshape(flat).contiguous(), hits.directions.reshape(flat).contiguous()
 

@@ -34,9 +34,11 @@ class SphereTracing:
         max_steps: Rays that take more end as ``RayStatus.UNFINISHED``.
         lipschitz: The most that the field changes per world unit. A field that is steeper may be
             stepped through: trilinear samples of an exact distance reach the square root of 3.
-            None takes the grid's own bound, the sum of squares of its greatest differences.
+            None takes the bound of the grid (of all grids of a batch): the root of the sum of
+            squares of its greatest differences.
         refine: Find the crossing itself from there, where there is one within two cells; otherwise
-            the hit is one more step ahead, the paper's p = s + f(s) v.
+            the hit is one more step ahead, the paper's p = s + f(s) v, and the samples are those
+            around p.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -112,11 +114,12 @@ def trace(
             their order.
         method: ``"voxel"``; ``"sphere"`` or a :class:`SphereTracing` for the paper's tracer.
         level: The level.
-        near: Where rays begin, in units of ``t``.
+        near: Where rays begin, in units of ``t``; not negative where there is a footprint.
         far: Where they end.
         inside: What a ray hits that is inside where it first meets the field (in the box, or behind
             a gap): ``"exit"`` where it leaves the solid, ``"start"`` that first point (behind a gap
-            only by the voxel method), ``"ignore"`` what it enters later.
+            only by the voxel method) and is constant in everything, ``"ignore"`` what it enters
+            later.
         law: How the hit moves. ``"implicit"``: as the level set does, dt = -df / (grad f . d);
             ``"sdfdiff"``: as the paper's p = s + f(s) v, dt = df / |d|.
         min_cosine: The least that the cosine between gradient and ray counts in the implicit law,
@@ -131,9 +134,10 @@ def trace(
         :class:`RayHits`, of the shape of the rays or (N, H, W).
 
     Raises:
-        TypeError: If ``grid`` or ``cameras`` is none.
+        TypeError: If ``grid`` or ``cameras`` is none, or rays are no tensors.
         ValueError: If an option is unknown, ``near`` is beyond ``far``, a footprint negative, or
-            not either rays or cameras are given.
+            not either rays or cameras are given. A ray without a direction, or with a number that
+            is not finite, is no error: it is ``RayStatus.INVALID``.
         RuntimeError: If shapes, dtypes or devices do not fit.
 
     Example:
@@ -157,6 +161,8 @@ def trace(
     rays = _rays(values, origins, directions, cameras)
     no_forward_mode("trace", values, rays.origins, rays.directions)
     widths = _footprint(footprint, values)
+    if footprint is not None and near < 0:
+        raise ValueError(f"trace: near must not be negative with a footprint, got {near}")
     t, status, cell, fraction, samples, closest_t, closest_cell, closest_kind = (
         torch.ops.diffiso.trace(
             (values[None] if single else values).contiguous(),
@@ -216,6 +222,9 @@ def _rays(
         centers, matrices = cameras.centers, pixel_matrices(cameras)
         flat = centers.contiguous(), matrices.contiguous()
         return _Rays(centers, matrices, *flat, list(cameras.size), (len(cameras), *cameras.size))
+    for name, tensor in (("origins", origins), ("directions", directions)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"trace: {name} must be a tensor, got {type(tensor).__name__}")
     assert origins is not None
     assert directions is not None
     if origins.dim() < 1 or origins.shape[-1] != 3 or directions.shape != origins.shape:
@@ -272,6 +281,8 @@ def _footprint(footprint: Tensor | float | None, values: Tensor) -> Tensor:
     if footprint is None:
         return values.new_empty(0)
     if isinstance(footprint, Tensor):
+        if footprint.numel() == 0:
+            raise ValueError("trace: footprint must have at least one number, got none")
         return footprint.reshape(-1).contiguous()
     if not 0 <= footprint < math.inf:
         raise ValueError(f"trace: footprint must not be negative, got {footprint}")
