@@ -72,13 +72,15 @@ def _run(command: Command, arguments: Sequence[str]) -> None:
     how, rest = running.parse_known_args(arguments)
 
     values = require("jsonargparse").Namespace()
-    for preset in command.presets:
-        if getattr(how, preset):
-            needed = [s.key for s in each_setting(cls) if s.default is dataclasses.MISSING]
-            other = getattr(cls, preset)(**dict.fromkeys(needed, ""))
-            for setting in each_setting(cls):
-                if setting.key not in needed:
-                    values[setting.key] = operator.attrgetter(setting.key)(other)
+    presets = [preset for preset in command.presets if getattr(how, preset)]
+    if len(presets) > 1:
+        parser.error(f"only one preset can hold, got {' and '.join(f'--{p}' for p in presets)}")
+    for preset in presets:
+        needed = [s.key for s in each_setting(cls) if s.default is dataclasses.MISSING]
+        other = getattr(cls, preset)(**dict.fromkeys(needed, ""))
+        for setting in each_setting(cls):
+            if setting.key not in needed:
+                values[setting.key] = operator.attrgetter(setting.key)(other)
     if how.settings is not None:
         values.update(read_values(cls, how.settings, command.name))
     found = parser.parse_args(rest, namespace=values)

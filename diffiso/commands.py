@@ -162,7 +162,7 @@ COMMANDS = (
                 "the pictures of `diffiso views`; scores against the mesh that they show",
             ),
             (
-                "reconstruct photos -o thing.ply --use masks --box [-1,1]",
+                "reconstruct photos -o thing.ply --use masks --box '[-1,1]'",
                 "from masks alone, of any transforms.json",
             ),
         ),

@@ -4,7 +4,6 @@
 import dataclasses
 import importlib
 import json
-import math
 
 import pytest
 import torch
@@ -103,11 +102,9 @@ def test_a_torus_from_one_of_them(torus, tmp_path, use):
     # A sphere has no hole, and masks alone cannot make one: what covers it whole has no gradient.
     start = "hull" if use == "masks" else "sphere"
     settings = short(torus, tmp_path / "out.ply", use=use, start=start)
-    before = loop.first_state(settings, *read_views(settings))
     found = reconstruct(settings, quiet)
     error = found.scores["surface_rms"].value
     assert error < (0.01 if use == "masks" else 0.06)
-    assert before.grid.values.isfinite().all()
 
 
 def test_presets_run(torus, tmp_path):
@@ -161,48 +158,6 @@ def test_resuming_changes_no_bit(torus, tmp_path, monkeypatch, kind):
     assert torch.equal(reconstruct(settings, quiet).grid.values, whole.grid.values)
 
 
-# What cannot be.
-
-
-def test_errors(torus, tmp_path):
-    views = str(torus / "views")
-    settings = short(torus, tmp_path / "out.ply")
-
-    def refuses(message, **changes):
-        with pytest.raises(ValueError, match=message):
-            reconstruct(dataclasses.replace(settings, **changes), quiet)
-
-    refuses("cameras must be outside the sphere .* got camera 0", box=(-9.0, 9.0), start="sphere")
-    refuses("start hull needs masks, got views without", use="colors", start="hull")
-    refuses("must leave a solid where all masks overlap, got none on 8 nodes", box=(2.5, 3.0))
-    content = json.loads((torus / "views" / "transforms.json").read_text())
-    del content["box"]
-    bare = torus / "views" / "bare.json"
-    bare.write_text(json.dumps(content))
-    refuses("bare.json: box must be given", views=str(bare))
-    for changes, message in (
-        ({"box": (1.0, -1.0)}, "the upper corner must be above the lower"),
-        ({"box": (1.0, 2.0, 3.0)}, "box must be two or six numbers, got 3"),
-        ({"nodes": (16, 8)}, r"nodes must be rising numbers of at least 4, got \(16, 8\)"),
-        ({"start_radius": 1.0}, "start_radius must be below 1, got 1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ReconstructSettings(views, **changes)
-    with pytest.raises(ValueError, match="steps must be at least one number, got none"):
-        ScheduleSettings(steps=())
-    with pytest.raises(ValueError, match=r"betas must be below 1, got \(0.9, 1.0\)"):
-        OptimizerSettings(betas=(0.9, 1.0))
-    assert not (tmp_path / "out.ply").exists()
-
-
-def test_a_surface_that_vanishes_is_told(torus, tmp_path):
-    # Between the nodes of the first level.
-    settings = short(torus, tmp_path / "out.ply", start="sphere", start_radius=0.01)
-    with pytest.raises(RuntimeError, match="the surface vanished at update 0 of level 0"):
-        reconstruct(settings, quiet)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_command(torus, tmp_path, capsys):
     out = tmp_path / "out.ply"
     options = ["--nodes", "[8]", "--schedule.steps", "[10]", "--no-picture", "--seed", "3"]
@@ -219,4 +174,6 @@ def test_command(torus, tmp_path, capsys):
     assert shown["nodes"] == [8, 16, 24, 32, 40, 48, 56, 64]
     assert main(["reconstruct", str(tmp_path / "none")]) == 2
     assert "none: folder of views not found" in capsys.readouterr().err
-    assert math.isfinite(shown["energy"]["eikonal"])
+    with pytest.raises(SystemExit):
+        main([*given, "--paper"])
+    assert "only one preset can hold, got --paper and --official" in capsys.readouterr().err

@@ -129,8 +129,9 @@ def energy(
 
     Where there are masks, intensities are compared where a pixel lies wholly in the mask and its
     ray meets the solid, and masks say where the solid ends: what a pixel at the outline shows is
-    part surface, part black, and which part is the mask's to say. Without masks all pixels are
-    compared, as in the paper; with soft outlines as they are before black.
+    part surface, part black, and which part is the mask's to say. Without masks, or where they
+    have no weight, all pixels are compared, as in the paper; with soft outlines as they are before
+    black.
 
     Args:
         grid: (X, Y, Z) samples.
@@ -146,7 +147,7 @@ def energy(
     image = mask = zero
     seen = render_views(grid, views, rendering)
     if views.intensity is not None and settings.image > 0:
-        if views.coverage is None:
+        if views.coverage is None or settings.mask == 0:
             off = seen.image - views.intensity
         else:
             counts = (views.coverage >= _WHOLE) & seen.hits.hit
@@ -168,7 +169,12 @@ def render_views(grid: Grid, views: Views, rendering: RenderSettings) -> diffiso
         grid: (X, Y, Z) samples.
         views: Cameras and their light.
         rendering: How to render, at one update.
+
+    Raises:
+        ValueError: If normals alternate: :meth:`RenderSettings.at` says which come next.
     """
+    if rendering.normals == "alternate":
+        raise ValueError("render_views: normals must be those of one update, got 'alternate'")
     method: Literal["voxel"] | diffiso.SphereTracing = "voxel"
     if rendering.method == "sphere":
         pixel = 1 / float(views.cameras.focal.min())
@@ -177,7 +183,6 @@ def render_views(grid: Grid, views: Views, rendering: RenderSettings) -> diffiso
             footprint=rendering.tolerance * pixel,
             refine=rendering.tolerance == 0,
         )
-    assert rendering.normals != "alternate"
     return diffiso.render(
         grid,
         views.cameras,

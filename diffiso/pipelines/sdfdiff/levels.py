@@ -159,8 +159,8 @@ def redistanced(grid: Grid) -> Grid:
     Nodes of cells that the surface crosses keep their values, so that the surface keeps its place
     to the last bit; the others get the distance to it with the sign they have: to the triangles of
     marching cubes within three cells, and beyond to that triangle point which is nearest to the
-    nearest of these nodes, which is too far by a small part of a cell. Where there is no surface
-    the grid comes back as it is.
+    nearest of these nodes, which is too far by half a cell or so at the most. Where there is no
+    surface the grid comes back as it is.
 
     Args:
         grid: (X, Y, Z) samples.
@@ -221,7 +221,7 @@ def cleaned(grid: Grid) -> Grid:
     clear = _small_parts(~outside)
     if not (fill.any() or clear.any()):
         return grid
-    # As deep as a cell; the next redistancing says how deep it is.
+    # As deep as a cell, until distances are restored.
     depth = max(grid.spacing)
     for nodes, value in ((clear, depth), (fill, -depth)):
         values = values.masked_fill(torch.from_numpy(nodes).to(values.device), value)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from diffiso import view
 from diffiso.camera import Camera, Up, fibonacci_rig, ring_rig, sdfdiff_rig
-from diffiso.io import check_output_folder, load_mesh, save_cameras, save_image
+from diffiso.io import check_output_folder, load_cameras, load_mesh, save_cameras, save_image
 from diffiso.metrics import Frame, fit_frame
+from diffiso.pipelines.sdfdiff.results import grey_image
 from diffiso.pipelines.sdfdiff.views import CAMERA_FILE
 from diffiso.run import Report, check_settings, step_generator, track
 from diffiso.types import Mesh
@@ -165,6 +166,7 @@ def make_views(settings: ViewsSettings, say: Callable[[str], None] = print) -> V
     noisy = _noisy(pictures.intensity, settings)
     white = max(float(noisy.max()), 1e-9)
     names = [f"{index:03d}.png" for index in range(len(cameras))]
+    _remove_earlier(output)
     for index, name in enumerate(track(names, "writing pictures")):
         save_image(output / "shading" / name, noisy[index] / white, bits=16)
         save_image(output / "masks" / name, pictures.coverage[index], bits=16)
@@ -196,9 +198,20 @@ def sheet(pictures: Tensor) -> view.Image:
     """Return linear grey pictures (N, H, W) side by side, small, for people."""
     side = max(1, pictures.shape[1] // _SHEET_SIDE)
     small = torch.nn.functional.avg_pool2d(pictures[:, None], side)[:, 0]
-    grey = (255 * small.clamp(0, 1) ** (1 / 2.2) + 0.5).to(torch.uint8)
-    images = grey[..., None].expand(-1, -1, -1, 3).numpy()
-    return view.contact_sheet(list(images))
+    return view.contact_sheet([grey_image(picture) for picture in small])
+
+
+def _remove_earlier(output: Path) -> None:
+    """Remove the views that an earlier call wrote, cameras first: pictures of two never mix."""
+    file = output / CAMERA_FILE
+    if not file.is_file():
+        return
+    _, images = load_cameras(file)
+    file.unlink()
+    for name in images:
+        for folder in ("shading", "masks"):
+            if Path(name).parent == Path("shading"):
+                (output / folder / Path(name).name).unlink(missing_ok=True)
 
 
 def _frame(mesh: Mesh, settings: ViewsSettings) -> Frame:

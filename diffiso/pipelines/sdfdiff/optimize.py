@@ -31,7 +31,7 @@ from diffiso.pipelines.sdfdiff.levels import (
     sphere,
     visual_hull,
 )
-from diffiso.pipelines.sdfdiff.schedule import Greedy, draw_views, picture_size
+from diffiso.pipelines.sdfdiff.schedule import Greedy, batch_views, picture_size
 from diffiso.pipelines.sdfdiff.settings import ReconstructSettings
 from diffiso.pipelines.sdfdiff.views import Box, Views
 from diffiso.run import load_checkpoint, save_checkpoint, track
@@ -40,7 +40,7 @@ from diffiso.types import Grid
 _RECORD_EVERY = 10  # updates between looks at the energy
 _SAVE_EVERY = 20.0  # seconds between checkpoints
 _SAY_EVERY = 10.0  # seconds between lines where there is no terminal
-# What may differ between a run and the one it resumes: none of these changes what is found.
+# What may differ between a run and the one it resumes: none of these changes what is looked for.
 _FREE = ("views", "output", "reference", "resume", "samples", "picture", "up", "device")
 
 
@@ -132,11 +132,15 @@ class State:
 
 
 def is_finished(path: Path) -> bool:
-    """Return whether a file is the checkpoint of a reconstruction that came to its end."""
-    try:
-        return bool(load_checkpoint(path).get("done"))
-    except ValueError:
-        return False
+    """Return whether a checkpoint is that of a reconstruction that came to its end.
+
+    Raises:
+        ValueError: If the file is none of these.
+    """
+    found = load_checkpoint(path)
+    if found.get("kind") != "sdfdiff":
+        raise ValueError(f"{path}: must be a checkpoint of diffiso reconstruct, got another")
+    return bool(found["done"])
 
 
 def digest_of(views: Views, box: Box) -> str:
@@ -327,7 +331,7 @@ class _Level:
             self.adam.param_groups[0]["lr"] = self.rate * (
                 share if self.settings.optimizer.cosine else 1.0
             )
-            which = draw_views(
+            which = batch_views(
                 schedule, len(self.views.cameras), self.settings.seed, state.level, step
             )
             self._update(self._energy(which))

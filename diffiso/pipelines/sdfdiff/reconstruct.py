@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from diffiso.io import IMAGE_SUFFIXES, MESH_SUFFIXES, check_output, load_mesh, save_image, save_mesh
+import diffiso
+from diffiso.io import (
+    IMAGE_SUFFIXES,
+    MESH_SUFFIXES,
+    StrPath,
+    check_output,
+    load_mesh,
+    save_image,
+    save_mesh,
+)
 from diffiso.metrics import Comparison
 from diffiso.pipelines.extract import describe, summarize
 from diffiso.pipelines.sdfdiff.optimize import (
@@ -26,11 +35,14 @@ from diffiso.pipelines.sdfdiff.results import (
     save_turntable,
     score,
     surface,
+    touches_rim,
 )
 from diffiso.pipelines.sdfdiff.settings import ReconstructSettings, check_box
 from diffiso.pipelines.sdfdiff.views import Box, Views, load_views
 from diffiso.run import Report, seed_all
 from diffiso.types import Grid, Mesh
+
+_LOOK = 64  # rows of pictures, at most, that are looked at to see whether a box is right
 
 
 class ReconstructResult(NamedTuple):
@@ -66,16 +78,16 @@ def reconstruct(
     """
     seed_all(settings.seed)
     report = Report("reconstruct", settings)
-    files = _Files(settings)
-    reference = None if settings.reference is None else load_mesh(settings.reference)
+    device = _device(settings.device)
     views, box = read_views(settings)
+    files = _Files(settings, views)
+    reference = None if settings.reference is None else load_mesh(settings.reference)
     has = [n for n, p in (("colours", views.intensity), ("masks", views.coverage)) if p is not None]
     height, width = views.cameras.size
     say(f"views     {len(views.names)} of {width} x {height} pixels, {' and '.join(has)}")
     report.lap("views")
 
     digest = digest_of(views, box)
-    device = _device(settings.device)
     if settings.resume and files.checkpoint.is_file():
         state = State.load(files.checkpoint, settings, digest, device)
         say(f"resumed   at level {state.level}, update {state.step:,}")
@@ -88,6 +100,8 @@ def reconstruct(
     say(f"optimized {_times(state.grid)} samples; {state.seconds:.0f} s")
 
     mesh = surface(state.grid, views)
+    if touches_rim(state.grid):
+        say("warning   the solid reaches the rim of the box, and is cut off there")
     report.metrics |= describe(mesh) | {"nodes": list(state.grid.values.shape)}
     report.metrics["energies"] = [record._asdict() for record in state.history]
     say(f"surface   {summarize(mesh)}")
@@ -129,23 +143,61 @@ def read_views(settings: ReconstructSettings) -> tuple[Views, Box]:
             f"{settings.views}: box must be given, as a setting or in the camera file, got none"
         )
     check_box(f"{settings.views}: box", box)
+    _check_terms(settings, views)
+    if not _is_shown(views, box):
+        raise ValueError(f"{settings.views}: box must hold what pictures show, got {box}")
     return views, box
 
 
-class _Files:
-    """What is written, found to be writable."""
-
-    def __init__(self, settings: ReconstructSettings) -> None:
-        inputs = [settings.reference] if settings.reference is not None else []
-        self.output = check_output(settings.output, MESH_SUFFIXES, inputs=inputs)
-        stem = self.output.with_suffix("")
-        self.report = check_output(self.output.with_suffix(".json"))
-        self.checkpoint = check_output(self.output.with_suffix(".pt"))
-        self.sheet = check_output(self.output.with_suffix(".png"), IMAGE_SUFFIXES)
-        self.turntable = check_output(self.output.with_suffix(".gif"))
-        self.errors = check_output(
-            stem.with_name(f"{stem.name}-errors.ply"), MESH_SUFFIXES, inputs=inputs
+def _check_terms(settings: ReconstructSettings, views: Views) -> None:
+    """Raise a ValueError where no term of the energy looks at the pictures."""
+    images = views.intensity is not None and settings.energy.image > 0
+    masks = views.coverage is not None and settings.energy.mask > 0
+    if not images and not masks:
+        there = "colours" if views.coverage is None else "masks"
+        there = there if views.intensity is None or views.coverage is None else "colours and masks"
+        raise ValueError(
+            f"{settings.views}: energy must weigh what the views have, got {there}, with weights "
+            f"{settings.energy.image:g} of image and {settings.energy.mask:g} of mask"
         )
+
+
+def _is_shown(views: Views, box: Box) -> bool:
+    """Return whether any pixel that shows something looks into the box."""
+    height, width = views.cameras.size
+    shrink = min(1.0, _LOOK / height)
+    small = views.resized((max(1, int(shrink * height)), max(1, int(shrink * width))))
+    shown = small.intensity if small.coverage is None else small.coverage
+    assert shown is not None
+    solid = Grid.from_bounds(torch.full((2, 2, 2), -1.0), *box)
+    hits = diffiso.trace(solid, cameras=small.cameras, inside="start", capture=False)
+    return bool((hits.hit & (shown > 0)).any())
+
+
+class _Files:
+    """What is written, found to be writable, and to be none of what is read."""
+
+    def __init__(self, settings: ReconstructSettings, views: Views) -> None:
+        inputs: list[StrPath] = [*views.files]
+        if settings.reference is not None:
+            inputs.append(settings.reference)
+
+        def checked(path: StrPath, suffixes: Sequence[str] = ()) -> Path:
+            return check_output(path, suffixes, inputs=inputs)
+
+        self.output = checked(settings.output, MESH_SUFFIXES)
+        folder = self.output.resolve().parent
+        if folder in [path.resolve().parent for path in views.files[1:]]:
+            raise ValueError(
+                f"{self.output}: output must be in another folder than the pictures, where its "
+                "own would be taken for one"
+            )
+        stem = self.output.with_suffix("")
+        self.report = checked(self.output.with_suffix(".json"))
+        self.checkpoint = checked(self.output.with_suffix(".pt"))
+        self.sheet = checked(self.output.with_suffix(".png"), IMAGE_SUFFIXES)
+        self.turntable = checked(self.output.with_suffix(".gif"))
+        self.errors = checked(stem.with_name(f"{stem.name}-errors.ply"), MESH_SUFFIXES)
         if self.checkpoint.is_file() and not settings.resume and not is_finished(self.checkpoint):
             raise ValueError(
                 f"{self.checkpoint}: output must be without the checkpoint of a run that is not "

@@ -18,6 +18,7 @@ from diffiso.ops import marching_cubes
 from diffiso.pipelines.sdfdiff.energy import RenderSettings, render_views
 from diffiso.pipelines.sdfdiff.views import Views
 from diffiso.types import Grid, Mesh
+from diffiso.view.colors import srgb_of_linear
 
 # Largest distances, in the paper's manner; then means of distances, and of normals.
 SCORES = (
@@ -47,6 +48,12 @@ def surface(grid: Grid, views: Views) -> Mesh:
     return views.frame.inverse().mesh(Mesh(mesh.vertices.double(), mesh.faces))
 
 
+def touches_rim(grid: Grid) -> bool:
+    """Return whether a grid's solid reaches the rim of its box."""
+    inside = grid.values.detach() < 0
+    return any(bool(inside.select(axis, end).any()) for axis in range(3) for end in (0, -1))
+
+
 def score(mesh: Mesh, reference: Mesh, samples: int) -> Comparison:
     """Return the scores of a reconstruction, each with what a perfect one would score."""
     return compare(mesh, reference, metrics=SCORES, samples=samples)
@@ -64,8 +71,9 @@ def draw_views(grid: Grid, views: Views, rendering: RenderSettings, title: str =
     """
     shrink = max(1, math.ceil(max(views.cameras.size) / _SIDE))
     height, width = (max(1, side // shrink) for side in views.cameras.size)
-    step = max(1, len(views.names) // _SHOWN)
-    chosen = views.select(range(0, len(views.names), step)[:_SHOWN]).resized((height, width))
+    count = len(views.names)
+    shown = sorted({index * count // _SHOWN for index in range(_SHOWN)})
+    chosen = views.select(shown).resized((height, width))
     # Exact, and one pixel wide, whatever the levels had: for people.
     normals = rendering.at(0, 0, last=True).normals
     seen = render_views(grid, chosen.to(grid.values.device), RenderSettings(normals=normals))
@@ -77,7 +85,7 @@ def draw_views(grid: Grid, views: Views, rendering: RenderSettings, title: str =
         given, found, white = chosen.coverage, seen.coverage, 1.0
     images, captions = [], []
     for index, name in enumerate(chosen.names):
-        images += [_grey(given[index] / white), _grey(found[index].cpu() / white)]
+        images += [grey_image(given[index] / white), grey_image(found[index].cpu() / white)]
         captions += [Path(name).name, "reconstructed"]
     return view.contact_sheet(images, captions, columns=4 if len(images) > 2 else 2, title=title)
 
@@ -100,7 +108,7 @@ def save_errors(path: Path, mesh: Mesh, reference: Mesh, end: float) -> Path:
     return save_mesh(path, found.mesh, colors=view.error_colors(found.distances, end))
 
 
-def _grey(picture: Tensor) -> view.Image:
-    """Return a linear grey picture (H, W) as bytes (H, W, 3)."""
-    grey = (255 * picture.clamp(0, 1) ** (1 / 2.2) + 0.5).to(torch.uint8)
-    return np.repeat(grey.numpy()[..., None], 3, axis=2)
+def grey_image(picture: Tensor) -> view.Image:
+    """Return a linear grey picture (H, W) as sRGB bytes (H, W, 3)."""
+    grey = srgb_of_linear(picture.clamp(0, 1).double().numpy())
+    return np.repeat((255 * grey + 0.5).astype(np.uint8)[..., None], 3, axis=2)

@@ -64,10 +64,10 @@ class ScheduleSettings:
         return self.steps[min(level, len(self.steps) - 1)]
 
 
-def draw_views(
+def batch_views(
     settings: ScheduleSettings, count: int, seed: int, level: int, step: int
 ) -> list[int]:
-    """Return the views of a step, of batches: from one permutation of all after the other.
+    """Return the views of a step of batches: from one permutation of all after the other.
 
     Args:
         settings: How many.

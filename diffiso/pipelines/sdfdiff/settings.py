@@ -66,7 +66,8 @@ class ReconstructSettings:
 
     Attributes:
         views: Folder with `transforms.json` and pictures, or that file.
-        output: Mesh file to write; report, pictures and checkpoint stand beside it.
+        output: Mesh file to write; report, pictures and checkpoint stand beside it. Parts of the
+            solid of eight nodes or fewer are taken for noise, and not written.
         reference: Mesh file to compare with, in the coordinates of the mesh that the pictures show.
         resume: Go on from the checkpoint beside the output, where there is one.
         use: "auto" takes colours, and masks where there are any; "colors" or "masks" only those.
@@ -78,7 +79,7 @@ class ReconstructSettings:
         nodes: Samples along the longest side of the box, level by level.
         start: "sphere", or the "hull" that the masks' cones leave; by default the hull where there
             are masks.
-        start_radius: Of the sphere, as a share of half the box.
+        start_radius: Of the sphere, as a share of half the box's shortest side.
         pixels: Width in pixels, at most, of a ball as large as a cell's side, in the far corner of
             the box: the paper's rule for the size of pictures. They are never enlarged.
         picture_size: Height of the pictures at every level instead.

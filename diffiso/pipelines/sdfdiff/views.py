@@ -21,6 +21,7 @@ from diffiso.types.grids import as_vector3
 from diffiso.view.colors import linear_of_srgb
 
 CAMERA_FILE = "transforms.json"
+_WHITE = 0.5  # of white, that a mask must have somewhere
 
 Use = Literal["auto", "colors", "masks"]
 Box = tuple[Vector3, Vector3]
@@ -39,6 +40,7 @@ class Views:
         frame: From the solid's own coordinates to those of the cameras.
         strength: Of the light at the cameras.
         falloff: Whether the light grows weaker with the squared distance.
+        files: What all this was read from.
     """
 
     cameras: Camera
@@ -49,6 +51,7 @@ class Views:
     frame: Frame = field(default_factory=Frame)
     strength: float = 1.0
     falloff: bool = False
+    files: tuple[Path, ...] = ()
 
     def resized(self, size: tuple[int, int]) -> Views:
         """Return pictures of another size, each pixel the mean of what it covers (a box filter).
@@ -142,6 +145,7 @@ def load_views(path: StrPath, use: Use = "auto", *, srgb: bool = False) -> Views
         extra.frame(),
         extra.number("light", "strength", 1.0),
         extra.flag("light", "falloff"),
+        (file, *pictures, *(mask for mask in found_masks if mask is not None)),
     )
     if views.intensity is not None:
         views = replace(views, intensity=white * views.intensity)
@@ -158,6 +162,11 @@ def _checked(views: Views, file: Path) -> Views:
         if views.intensity is None:
             raise ValueError(f"{file}: masks must leave something out, got all of every picture")
         views = replace(views, coverage=None)
+    if views.coverage is not None and 0 < float(views.coverage.max()) < _WHITE:
+        raise ValueError(
+            f"{file}: masks must be white where the solid is, "
+            f"got at most {float(views.coverage.max()):.3g} of white"
+        )
     for name, pictures in (("masks", views.coverage), ("pictures", views.intensity)):
         if pictures is not None and not bool((pictures > 0).any()):
             raise ValueError(f"{file}: {name} must show something, got {len(pictures)} black ones")
