@@ -149,6 +149,10 @@ def test_energy_takes_normals_of_one_update(torus):
     assert kinds == ["central", "trilinear", "central"]
     assert RenderSettings().at(0, 1, last=False).normals == "central"
     assert RenderSettings().at(0, 1, last=True).normals == "trilinear"
+    assert RenderSettings().at(0, 1, last=True, done=0.74).normals == "trilinear"
+    assert RenderSettings().at(0, 1, last=True, done=0.76).normals == "central"
+    with pytest.raises(ValueError, match="RenderSettings: min_cosine must be at most 1, got 2"):
+        RenderSettings(min_cosine=2.0)
     assert RenderSettings(ramp=(3.0, 1.0)).at(5, 0, last=False).ramp == (1.0,)
 
 

@@ -76,6 +76,7 @@ def _cases() -> list[Case]:
         ("sphere tracing to one pixel", {"rendering.method": "sphere", "rendering.tolerance": 1.0}),
         ("sphere tracing to 1/10", {"rendering.method": "sphere", "rendering.tolerance": 0.1}),
         ("hits move by SDFDiff's law", {"rendering.law": "sdfdiff"}),
+        ("grazing rays count in full", {"rendering.min_cosine": 0.01}),
         ("hard outlines", {"rendering.ramp": (0.0,)}),
         ("hard outlines, no masks", {"rendering.ramp": (0.0,), "use": "colors"}),
         ("soft outlines, no masks", {"use": "colors"}),
@@ -85,6 +86,7 @@ def _cases() -> list[Case]:
         ("moments start anew", {"optimizer.carry": False}),
         ("gradients not smoothed", {"optimizer.smoothing": 0}),
         ("central normals only", {"rendering.last_normals": "central"}),
+        ("normals alternate to the end", {"rendering.settle": 0.0}),
         (
             "trilinear normals only",
             {"rendering.normals": "trilinear", "rendering.last_normals": "trilinear"},

@@ -42,7 +42,7 @@ class EnergySettings:
     mask: float = 1.0
     eikonal: float = 0.01
     eikonal_squared: bool = False
-    laplacian: float = 0.002
+    laplacian: float = 0.001
     laplacian_unit: Literal["cells", "samples"] = "cells"
     band: float | None = 3.0
 
@@ -67,10 +67,13 @@ class RenderSettings:
             each hit to the surface.
         law: How a hit moves with the samples: "implicit" exactly, "sdfdiff" by one step more of
             sphere tracing.
+        min_cosine: The least that the cosine between surface and ray counts in the implicit law.
+            Rays that graze move their hits far and tell little: bounded so, they count less.
         normals: "central" differences as in the paper, which tie neighbours together, so that
             hollows are found; the cell's own, "trilinear", which do not look across narrow gaps and
             thin walls; or "alternate" from update to update.
         last_normals: Those of the last level; none for the same.
+        settle: Share of the last level, at its end, that takes `normals` after all; of batches.
         ramp: Pixels over which coverage rises from 0 to 1, level by level, the last number for all
             that follow; 0 leaves outlines hard.
     """
@@ -78,8 +81,10 @@ class RenderSettings:
     method: Literal["voxel", "sphere"] = "voxel"
     tolerance: float = 0.0
     law: Literal["implicit", "sdfdiff"] = "implicit"
+    min_cosine: float = 0.5
     normals: Literal["central", "trilinear", "alternate"] = "central"
     last_normals: Literal["central", "trilinear", "alternate"] | None = "alternate"
+    settle: float = 0.25
     ramp: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
@@ -88,19 +93,27 @@ class RenderSettings:
         Raises:
             ValueError: If one is not possible.
         """
-        check_settings(self, not_negative=("ramp", "tolerance"))
+        check_settings(self, positive=("min_cosine",), not_negative=("ramp", "tolerance", "settle"))
+        for name in ("min_cosine", "settle"):
+            if getattr(self, name) > 1:
+                raise ValueError(
+                    f"RenderSettings: {name} must be at most 1, got {getattr(self, name):g}"
+                )
         if not self.ramp:
             raise ValueError("RenderSettings: ramp must be at least one number, got none")
 
-    def at(self, level: int, step: int, *, last: bool) -> RenderSettings:
+    def at(self, level: int, step: int, *, last: bool, done: float = 0.0) -> RenderSettings:
         """Return what holds for one update: no normals that alternate, and one ramp.
 
         Args:
             level: Which level.
             step: Which update of it.
             last: Whether it is the last level.
+            done: Share of the level's updates that are done.
         """
-        normals = self.last_normals if last and self.last_normals else self.normals
+        normals = self.normals
+        if last and self.last_normals and done < 1 - self.settle:
+            normals = self.last_normals
         if normals == "alternate":
             normals = "trilinear" if step % 2 else "central"
         ramp = self.ramp[min(level, len(self.ramp) - 1)]
@@ -189,6 +202,7 @@ def render_views(grid: Grid, views: Views, rendering: RenderSettings) -> diffiso
         light=diffiso.Light(strength=views.strength, falloff=views.falloff),
         normals=rendering.normals,
         law=rendering.law,
+        min_cosine=rendering.min_cosine,
         ramp=rendering.ramp[0],
         method=method,
     )

@@ -334,7 +334,7 @@ class _Level:
             which = batch_views(
                 schedule, len(self.views.cameras), self.settings.seed, state.level, step
             )
-            self._update(self._energy(which))
+            self._update(self._energy(which, step / steps))
             every = self.settings.optimizer.redistance_every
             if every and state.step % every == 0:
                 self._redistance()
@@ -352,13 +352,14 @@ class _Level:
             state.greedy = greedy.state()
             yield
 
-    def _energy(self, which: list[int]) -> Energy:
+    def _energy(self, which: list[int], done: float = 0.0) -> Energy:
+        """Return the energy of some views, after a share of the level's updates if that is known."""
         settings = self.settings
         return energy(
             self.state.grid,
             self.views.select(which),
             settings.energy,
-            settings.rendering.at(self.state.level, self.state.step, last=self.last),
+            settings.rendering.at(self.state.level, self.state.step, last=self.last, done=done),
             white=self.white,
         )
 

@@ -191,6 +191,7 @@ class ReconstructSettings:
                 method="sphere",
                 tolerance=1.0,
                 law="sdfdiff",
+                min_cosine=0.01,
                 normals="central",
                 last_normals=None,
                 ramp=(0.0,),
