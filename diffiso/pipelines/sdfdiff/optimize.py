@@ -353,7 +353,7 @@ class _Level:
             yield
 
     def _energy(self, which: list[int], done: float = 0.0) -> Energy:
-        """Return the energy of some views, after a share of the level's updates if that is known."""
+        """Return the energy of some views, after this share of the level, where that is known."""
         settings = self.settings
         return energy(
             self.state.grid,
