@@ -11,7 +11,7 @@ from bench.cases import Contender, Kind, Outputs, Settings
 from bench.peers import SLOW_RUNS, find
 from diffiso import Camera
 
-LEAST_COSINE = 0.1  # as diffiso.trace, in the gradient of rays that graze
+LEAST_COSINE = 0.01  # as diffiso.trace, in the gradient of rays that graze
 TOLERANCE = 1e-4
 STEPS = 1000
 TILE = 4  # pixels

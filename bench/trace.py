@@ -41,39 +41,26 @@ def ours(view: View) -> list[Contender]:
     grid = Grid.from_bounds(view.values, view.lower, view.upper)
     order = ray_peers.in_tiles(view.cameras).to(view.values.device)
     back = order.argsort()
-    tiled = view.origins[order], view.directions[order]
 
-    def in_tiles(name: str, **options: Any) -> Contender:
+    def contender(
+        name: str, rays: tuple[Tensor, ...], back: Tensor | None = None, **options: Any
+    ) -> Contender:
         return Contender(
-            f"diffiso, rays in tiles{name}",
-            lambda: diffiso.trace(grid, *tiled, **options),
+            f"diffiso, {name}",
+            lambda: diffiso.trace(grid, *rays, **options),
             lambda hits: outputs(hits, back),
             kind="ours",
         )
 
-    def in_rows(name: str, **options: Any) -> Contender:
-        return Contender(
-            f"diffiso, rays in rows{name}",
-            lambda: diffiso.trace(grid, view.origins, view.directions, **options),
-            outputs,
-            kind="ours",
-        )
-
-    def cameras(name: str, **options: Any) -> Contender:
-        return Contender(
-            f"diffiso, cameras{name}",
-            lambda: diffiso.trace(grid, cameras=view.cameras, **options),
-            outputs,
-            kind="ours",
-        )
-
+    rows, tiles = (view.origins, view.directions), (view.origins[order], view.directions[order])
+    hits_alone: dict[str, Any] = {"capture": False}
     return [
-        in_tiles("", capture=False),
-        cameras("", capture=False),
-        in_rows("", capture=False),
-        in_tiles(", with samples"),
-        cameras(", with samples"),
-        in_rows(", sphere tracing", capture=False, method="sphere"),
+        contender("rays in tiles", tiles, back, **hits_alone),
+        contender("cameras", (), cameras=view.cameras, **hits_alone),
+        contender("rays in rows", rows, **hits_alone),
+        contender("rays in tiles, with samples", tiles, back),
+        contender("cameras, with samples", (), cameras=view.cameras),
+        contender("rays in rows, sphere tracing", rows, method="sphere", **hits_alone),
     ]
 
 

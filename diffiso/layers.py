@@ -241,11 +241,12 @@ class SdfRenderer(nn.Module):
         self.lower = as_vector3("SdfRenderer: lower", lower)
         self.upper = as_vector3("SdfRenderer: upper", upper)
         self.size = size
-        self.light = light or Light()
-        if isinstance(self.light.position, nn.Parameter):
-            self.light_position = self.light.position
+        light = light or Light()
+        if isinstance(light.position, nn.Parameter):
+            self.light_position = light.position
         else:
-            self.register_buffer("light_position", self.light.position)
+            self.register_buffer("light_position", light.position)
+        self.light = replace(light, position=None)  # that stands above
         self.options: dict[str, Any] = {
             "normals": normals,
             "law": law,

@@ -51,6 +51,12 @@ def threads() -> Iterator[Callable[[int], None]]:
 
 
 @pytest.fixture
+def one_thread(threads: Callable[[int], None]) -> None:
+    """Use one: those of ops on little data would wait for each other most of the time."""
+    threads(1)
+
+
+@pytest.fixture
 def deterministic() -> Iterator[None]:
     """Ask torch for deterministic algorithms during the test."""
     torch.use_deterministic_algorithms(True)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from reconstructions import BOX, make_torus, quiet
 
 import diffiso
 from diffiso import io, shapes
@@ -15,32 +16,20 @@ from diffiso.pipelines.sdfdiff import (
     OptimizerSettings,
     ReconstructSettings,
     ScheduleSettings,
-    ViewsSettings,
     first_state,
     levels,
     load_views,
-    make_views,
     read_views,
     reconstruct,
     results,
 )
 
 loop = importlib.import_module("diffiso.pipelines.sdfdiff.optimize")
-BOX = ((-2.0,) * 3, (2.0,) * 3)
-
-
-def quiet(line):
-    pass
 
 
 @pytest.fixture(scope="module")
 def torus(tmp_path_factory):
-    """A torus around y as a mesh file, and its 26 views."""
-    place = tmp_path_factory.mktemp("torus")
-    solid = shapes.Torus(1.3, 0.5)
-    io.save_mesh(place / "torus.ply", diffiso.isosurface(solid, -2.0, 2.0, 64, dtype=torch.float64))
-    make_views(ViewsSettings(str(place / "torus.ply"), str(place / "views"), size=32), quiet)
-    return place
+    return make_torus(tmp_path_factory.mktemp("torus"), 64, size=32)
 
 
 def short(torus, output, **changes):

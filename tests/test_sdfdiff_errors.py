@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+from reconstructions import BOX, make_torus, quiet
 
 import diffiso
 from diffiso import io, shapes
@@ -30,23 +31,11 @@ from diffiso.pipelines.sdfdiff import (
 )
 
 loop = importlib.import_module("diffiso.pipelines.sdfdiff.optimize")
-BOX = ((-2.0,) * 3, (2.0,) * 3)
-
-
-def quiet(line):
-    pass
 
 
 @pytest.fixture(scope="module")
 def torus(tmp_path_factory):
-    """A torus around y as a mesh file, and its 26 views."""
-    place = tmp_path_factory.mktemp("torus")
-    ring = shapes.Torus(1.3, 0.5)
-    io.save_mesh(place / "torus.ply", diffiso.isosurface(ring, -2.0, 2.0, 32, dtype=torch.float64))
-    make_views(
-        ViewsSettings(str(place / "torus.ply"), str(place / "views"), size=24, samples=4), quiet
-    )
-    return place
+    return make_torus(tmp_path_factory.mktemp("torus"), 32, size=24, samples=4)
 
 
 def short(torus, output, **changes):
@@ -275,9 +264,7 @@ def test_hulls_in_boxes_beyond_the_pictures(half):
 
 def test_masks_that_are_cut_off_do_not_judge():
     views, _ = wide_views()
-    near = dataclasses.replace(
-        views, coverage=torch.ones_like(views.coverage), cameras=views.cameras
-    )
+    near = dataclasses.replace(views, coverage=torch.ones_like(views.coverage))
     hull = levels.visual_hull(near, BOX, 17)
     # Seen everywhere that a camera looks; what none sees is outside.
     assert (hull.values < 0).any()

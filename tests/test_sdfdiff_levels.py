@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from reconstructions import BOX
 
 import diffiso
 from diffiso.camera import Camera, sdfdiff_rig
@@ -13,8 +14,6 @@ from diffiso.losses import grid_gradient
 from diffiso.pipelines.sdfdiff import Greedy, ScheduleSettings, levels, picture_size
 from diffiso.pipelines.sdfdiff.schedule import batch_views
 from diffiso.types import Grid
-
-BOX = ((-2.0,) * 3, (2.0,) * 3)
 
 # Which views, how often, how large.
 

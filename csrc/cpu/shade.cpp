@@ -1,45 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Normals, diffuse light and coverage of traced rays on the CPU, and back. One task a run of rays;
 // the backward's sums are taken in the order of the rays.
-#include "core/shade_gradients.h"
+#include "common/shade_tensors.h"
 #include "cpu/rays.h"
 
 namespace diffiso {
 namespace {
 
 constexpr int64_t kRaysPerTask = 2048;
-
-struct ShadeInput {
-  Tensor values, origins, directions, t, status, cell, light;
-  std::vector<int64_t> size;
-  std::vector<double> lower, spacing;
-  double strength;
-  bool falloff, central;
-};
-
-template <typename scalar_t>
-ShadeRays<scalar_t> shade_rays(const ShadeInput& in, const GridShape& grid,
-                               const RayLayout& layout) {
-  ShadeRays<scalar_t> p{};
-  p.grid = grid;
-  p.rays = rays_of<scalar_t>(layout, {in.origins, in.directions, in.size});
-  p.values = data<scalar_t>(in.values);
-  p.t = data<scalar_t>(in.t);
-  p.status = data<RayStatus>(in.status);
-  p.cell = data<int64_t>(in.cell);
-  p.light = in.light.size(0) > 0 ? data<scalar_t>(in.light) : nullptr;
-  p.one_light = in.light.size(0) == 1;
-  p.strength = static_cast<scalar_t>(in.strength);
-  p.falloff = in.falloff;
-  p.central = in.central;
-  return p;
-}
-
-RayLayout check_shade_input(const char* op, const ShadeInput& in, const GridShape& grid) {
-  const RayLayout layout = check_rays(op, in.values, grid, {in.origins, in.directions, in.size});
-  check_shade(op, in.values, layout, in.t, in.status, in.cell, in.light);
-  return layout;
-}
 
 std::tuple<Tensor, Tensor> shade(Tensor values, Tensor origins, Tensor directions, Tensor t,
                                  Tensor status, Tensor cell, Tensor light,
@@ -115,23 +83,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> shade_backward(
     }
   });
   return {grad_values, grad_origins, grad_directions, grad_t, grad_light};
-}
-
-template <typename scalar_t>
-CoverageRays<scalar_t> coverage_rays(const GridShape& grid, const RayLayout& layout,
-                                     const RayTensors& tensors, const Tensor& values,
-                                     const Tensor& t, const Tensor& cell, const Tensor& footprint,
-                                     double level, double min_slope) {
-  return {grid,
-          rays_of<scalar_t>(layout, tensors),
-          data<scalar_t>(values),
-          data<scalar_t>(t),
-          data<int64_t>(cell),
-          data<scalar_t>(footprint),
-          footprint.size(0) == 1,
-          static_cast<scalar_t>(level),
-          static_cast<scalar_t>(min_slope),
-          nullptr};
 }
 
 Tensor coverage(Tensor values, Tensor origins, Tensor directions, Tensor closest_t,

@@ -5,6 +5,7 @@
 // samples again; its sums are taken in the order of the rays.
 #include <algorithm>
 
+#include "common/trace_tensors.h"
 #include "core/trace_gradients.h"
 #include "cpu/occupancy.h"
 #include "cpu/rays.h"
@@ -96,55 +97,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> trace
   const RayLayout layout = check_rays(op, values, shape, tensors);
   check_per_group(op, "footprint", values, footprint, layout, 1);
   check_numbers(op, "footprint", footprint, true);
-  const DType dtype = values.scalar_type();
-  const int64_t count = layout.count, captured = capture ? count : 0;
-  const bool near_wanted = footprint.size(0) > 0;
-  const int64_t approaches = near_wanted ? count : 0;
-  Tensor t = empty_on(values, {count}, dtype);
-  Tensor status = empty_on(values, {count}, DType::Byte);
-  Tensor cell = empty_on(values, {count}, DType::Long);
-  Tensor fraction = empty_on(values, {captured, 3}, dtype);
-  Tensor samples = empty_on(values, {captured, 8}, dtype);
-  Tensor closest_t = empty_on(values, {approaches}, dtype);
-  Tensor closest_cell = empty_on(values, {approaches}, DType::Long);
-  Tensor closest_kind = empty_on(values, {approaches}, DType::Byte);
-  if (count > 0) {
-    const bool measured = near_wanted || (!sphere.empty() && sphere[3] <= 0);
-    const double slope = measured ? steepest_slope(values, shape) : 0;
-    const SphereRule rule = sphere_rule(sphere, slope);
-    dispatch_floating(dtype, [&]<typename scalar_t>() {
-      TraceRays<scalar_t> p{};
-      p.shape = shape;
-      p.rays = rays_of<scalar_t>(layout, tensors);
-      p.near = near;
-      p.far = far;
-      p.values = static_cast<const scalar_t*>(values.const_data_ptr());
-      p.level = static_cast<scalar_t>(level);
-      p.inside = static_cast<InsideRule>(inside);
-      p.sphere = sphere.empty() ? nullptr : &rule;
-      p.slope = std::max(slope, kLeastSlope);
-      p.t = static_cast<scalar_t*>(t.mutable_data_ptr());
-      p.status = static_cast<RayStatus*>(status.mutable_data_ptr());
-      p.cell = static_cast<int64_t*>(cell.mutable_data_ptr());
-      if (capture) {
-        p.fraction = static_cast<scalar_t*>(fraction.mutable_data_ptr());
-        p.samples = static_cast<scalar_t*>(samples.mutable_data_ptr());
-      }
-      double above = 0;
-      if (near_wanted) {
-        p.footprint = static_cast<const scalar_t*>(footprint.const_data_ptr());
-        p.one_footprint = footprint.size(0) == 1;
-        p.closest_t = static_cast<scalar_t*>(closest_t.mutable_data_ptr());
-        p.closest_cell = static_cast<int64_t*>(closest_cell.mutable_data_ptr());
-        p.closest_kind = static_cast<uint8_t*>(closest_kind.mutable_data_ptr());
-        above = widest_footprint(p);
-      }
-      const GridOccupancy found = find_occupancy(values, shape, level + above, near_wanted, count);
-      p.occupancy = found.occupancy;
-      trace_all(p);
-    });
-  }
-  return {t, status, cell, fraction, samples, closest_t, closest_cell, closest_kind};
+  const TraceInput in{values, footprint, tensors, level, near, far, inside};
+  TraceOutput out(in, layout.count, capture);
+  if (layout.count == 0) return out.tensors();
+  const bool measured = in.near_wanted() || (!sphere.empty() && sphere[3] <= 0);
+  const double slope = measured ? steepest_slope(values, shape) : 0;
+  const SphereRule rule = sphere_rule(sphere, slope);
+  dispatch_floating(values.scalar_type(), [&]<typename scalar_t>() {
+    TraceRays<scalar_t> p = trace_rays<scalar_t>(in, shape, layout, out);
+    p.sphere = sphere.empty() ? nullptr : &rule;
+    p.slope = std::max(slope, kLeastSlope);
+    const double above = in.near_wanted() ? widest_footprint(p) : 0;
+    const GridOccupancy found =
+        find_occupancy(values, shape, level + above, in.near_wanted(), layout.count);
+    p.occupancy = found.occupancy;
+    trace_all(p);
+  });
+  return out.tensors();
 }
 
 template <typename scalar_t>

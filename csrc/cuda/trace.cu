@@ -4,8 +4,8 @@
 // (occupancy.cuh); what they measure, the steepest slope and how far pixels reach, stays on the
 // device, so that nobody waits. The backward adds to the samples with atomics, or in a fixed order
 // (scatter.cuh); sums over pictures always have one.
+#include "common/trace_tensors.h"
 #include "core/trace_gradients.h"
-#include "core/trace_rays.h"
 #include "cuda/occupancy.cuh"
 #include "cuda/ray_sums.cuh"
 #include "cuda/scatter.cuh"
@@ -92,61 +92,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> trace
   const RayTensors tensors{origins, directions, size};
   const RayLayout layout = check_rays(op, values, shape, tensors);
   check_per_group(op, "footprint", values, footprint, layout, 1);
-  const DType dtype = values.scalar_type();
-  const int64_t count = layout.count, captured = capture ? count : 0;
-  const bool near_wanted = footprint.size(0) > 0;
-  const int64_t approaches = near_wanted ? count : 0;
-  Tensor t = empty_on(values, {count}, dtype);
-  Tensor status = empty_on(values, {count}, DType::Byte);
-  Tensor cell = empty_on(values, {count}, DType::Long);
-  Tensor fraction = empty_on(values, {captured, 3}, dtype);
-  Tensor samples = empty_on(values, {captured, 8}, dtype);
-  Tensor closest_t = empty_on(values, {approaches}, dtype);
-  Tensor closest_cell = empty_on(values, {approaches}, DType::Long);
-  Tensor closest_kind = empty_on(values, {approaches}, DType::Byte);
-  if (count == 0) {
-    return {t, status, cell, fraction, samples, closest_t, closest_cell, closest_kind};
-  }
-  dispatch_floating(dtype, [&]<typename scalar_t>() {
+  const TraceInput in{values, footprint, tensors, level, near, far, inside};
+  TraceOutput out(in, layout.count, capture);
+  if (layout.count == 0) return out.tensors();
+  dispatch_floating(values.scalar_type(), [&]<typename scalar_t>() {
     TraceParams<scalar_t> p{};
-    TraceRays<scalar_t>& r = p.rays;
-    r.shape = shape;
-    r.rays = rays_of<scalar_t>(layout, tensors);
-    r.near = near;
-    r.far = far;
-    r.values = data<scalar_t>(values);
-    r.level = static_cast<scalar_t>(level);
-    r.inside = static_cast<InsideRule>(inside);
-    r.t = static_cast<scalar_t*>(t.mutable_data_ptr());
-    r.status = static_cast<RayStatus*>(status.mutable_data_ptr());
-    r.cell = static_cast<int64_t*>(cell.mutable_data_ptr());
-    if (capture) {
-      r.fraction = static_cast<scalar_t*>(fraction.mutable_data_ptr());
-      r.samples = static_cast<scalar_t*>(samples.mutable_data_ptr());
-    }
-    p.threads = ray_threads(r.rays, shape.batch);
+    p.rays = trace_rays<scalar_t>(in, shape, layout, out);
+    p.threads = ray_threads(p.rays.rays, shape.batch);
     p.sphere = sphere_rule(sphere, 0);
     p.measured = !sphere.empty() && sphere[3] <= 0;
     Tensor slope = empty_on(values, {0}, DType::Double), above = slope;
-    if (near_wanted || p.measured) {
+    if (in.near_wanted() || p.measured) {
       slope = steepest_slope(cuda, values, shape);
       p.slope = data<double>(slope);
     }
-    if (near_wanted) {
-      r.footprint = data<scalar_t>(footprint);
-      r.one_footprint = footprint.size(0) == 1;
-      r.closest_t = static_cast<scalar_t*>(closest_t.mutable_data_ptr());
-      r.closest_cell = static_cast<int64_t*>(closest_cell.mutable_data_ptr());
-      r.closest_kind = static_cast<uint8_t*>(closest_kind.mutable_data_ptr());
-      above = widest_footprint(cuda, p, values);
-    }
+    if (in.near_wanted()) above = widest_footprint(cuda, p, values);
     const GridOccupancy found =
-        find_occupancy(cuda, values, shape, level, near_wanted ? data<double>(above) : nullptr,
-                       near_wanted, count);
-    r.occupancy = found.occupancy;
+        find_occupancy(cuda, values, shape, level, in.near_wanted() ? data<double>(above) : nullptr,
+                       in.near_wanted(), layout.count);
+    p.rays.occupancy = found.occupancy;
     run_trace(cuda, p, !sphere.empty());
   });
-  return {t, status, cell, fraction, samples, closest_t, closest_cell, closest_kind};
+  return out.tensors();
 }
 
 // The samples around hits, or around closest approaches, and what they receive.

@@ -28,12 +28,7 @@ from ray_scenes import (
 )
 from torch import Tensor
 
-
-@pytest.fixture(autouse=True)
-def _one_thread(threads: Callable[[int], None]) -> None:
-    """Threads of ops as small as these would wait for each other most of the time."""
-    threads(1)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Each gives the gradients of values, origins and directions; then of t, and of light or footprint.
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
@@ -27,12 +26,7 @@ from ray_scenes import (
 )
 from torch import Tensor
 
-
-@pytest.fixture(autouse=True)
-def _one_thread(threads: Callable[[int], None]) -> None:
-    """Threads of ops as small as these would wait for each other most of the time."""
-    threads(1)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Around what a warp (32) and a word of signs (64) hold, on every axis.
 SHAPES = [(2, 2, 2), (3, 5, 130), (2, 65, 33), (64, 3, 2), (7, 6, 5)]

@@ -208,10 +208,10 @@ def _remove_earlier(output: Path) -> None:
         return
     _, images = load_cameras(file)
     file.unlink()
-    for name in images:
-        for folder in ("shading", "masks"):
-            if Path(name).parent == Path("shading"):
-                (output / folder / Path(name).name).unlink(missing_ok=True)
+    for image in map(Path, images):
+        if image.parent == Path("shading"):
+            (output / image).unlink(missing_ok=True)
+            (output / "masks" / image.name).unlink(missing_ok=True)
 
 
 def _frame(mesh: Mesh, settings: ViewsSettings) -> Frame:
