@@ -8,13 +8,13 @@
 // counts into offsets, the host reads both totals back, and the table is written once.
 #pragma once
 
-#include "common/launch.cuh"
 #include "common/scan.cuh"
+#include "common/threads.cuh"
 #include "core/narrow_band.h"
 
 namespace diffiso {
 
-constexpr int kBandBlock = 128;
+constexpr int kBandBlock = kThreadBlock;
 constexpr int kBandWarps = kBandBlock / kWarpSize;
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
@@ -22,7 +22,7 @@ __device__ inline int lane_of_warp() {
   return static_cast<int>(threadIdx.x) % kWarpSize;
 }
 
-// Calls f(n) for n from 0 to count - 1: a warp each, or a thread each.
+// Calls f(n) for n from 0 to count - 1, a warp each.
 template <typename F>
 __device__ void for_each_by_warp(int64_t count, const F& f) {
   const int64_t step = int64_t{gridDim.x} * kBandWarps;
@@ -30,39 +30,11 @@ __device__ void for_each_by_warp(int64_t count, const F& f) {
     f(n);
 }
 
-template <typename F>
-__device__ void for_each_by_thread(int64_t count, const F& f) {
-  const int64_t step = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t n = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; n < count; n += step) f(n);
-}
-
 template <typename Params>
 void launch_by_warp(void (*kernel)(Params), int64_t most, const CudaContext& cuda,
                     const Params& params) {
   launch(kernel, striding_grid(most * kWarpSize, kBandBlock), kBandBlock, 0, cuda.stream, params);
 }
-
-template <typename Params>
-void launch_by_thread(void (*kernel)(Params), int64_t most, const CudaContext& cuda,
-                      const Params& params) {
-  launch(kernel, striding_grid(most, kBandBlock), kBandBlock, 0, cuda.stream, params);
-}
-
-// Memory for one op's kernels.
-class BandScratch {
- public:
-  explicit BandScratch(const CudaContext& cuda) : cuda_(cuda) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    parts_.push_back(cuda_.scratch(count * static_cast<int64_t>(sizeof(T))));
-    return static_cast<T*>(parts_.back().mutable_data_ptr());
-  }
-
- private:
-  const CudaContext& cuda_;
-  std::vector<Tensor> parts_;
-};
 
 inline const uint64_t* words_of(const Tensor& masks) {
   return static_cast<const uint64_t*>(masks.const_data_ptr());
@@ -99,7 +71,7 @@ struct PlaceList {
   }
 };
 
-PlaceList make_place_list(const CudaContext& cuda, BandScratch& scratch, const int64_t tiles[3],
+PlaceList make_place_list(const CudaContext& cuda, Scratch& scratch, const int64_t tiles[3],
                           int64_t most);
 
 // After marking: fills in ranks and coordinates.
@@ -115,10 +87,10 @@ struct BandTotals {
   int64_t bricks, ids;
 };
 
-PlaceCounts make_place_counts(BandScratch& scratch, const PlaceList& places, bool one_each);
+PlaceCounts make_place_counts(Scratch& scratch, const PlaceList& places, bool one_each);
 
 // Turns counts into what comes before each, and waits for the totals: the one wait of an op.
-BandTotals sum_counts(const CudaContext& cuda, BandScratch& scratch, const PlaceList& places,
+BandTotals sum_counts(const CudaContext& cuda, Scratch& scratch, const PlaceList& places,
                       const PlaceCounts& counts);
 
 // Writes the table of a lattice of so many bricks.

@@ -115,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor> narrow_band_reuse(Tensor values, Tensor table
   const CudaContext cuda(values);
   const BrickShape bricks =
       check_narrow_band("narrow_band_reuse", values, table, coordinates, nodes, asked);
-  BandScratch scratch(cuda);
+  Scratch scratch(cuda);
   Tensor wanted = empty_on(values, {bricks.count, kBrickSize}, DType::Long);
   Tensor remembered = empty_on(values, {bricks.count, kBrickSize}, DType::Long);
   Tensor before = empty_on(values, {bricks.count, kBrickSize}, DType::Long);
@@ -272,7 +272,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> narrow_band_g
   const BrickShape old = check_narrow_band(op, values, table, coordinates, nodes, asked);
   check_masks(op, values, "remembered", remembered);
   check_masks(op, values, "before", before);
-  BandScratch scratch(cuda);
+  Scratch scratch(cuda);
   Tensor new_table = empty_on(values, {old.tiles[0], old.tiles[1], old.tiles[2]}, DType::Int);
   return dispatch_grid(values.scalar_type(), [&]<typename value_t, typename scalar_t>() {
     const auto* in = static_cast<const value_t*>(values.const_data_ptr());

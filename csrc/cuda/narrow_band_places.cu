@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kBandBlock) place_table_kernel(TableParams p) 
 
 }  // namespace
 
-PlaceList make_place_list(const CudaContext& cuda, BandScratch& scratch, const int64_t tiles[3],
+PlaceList make_place_list(const CudaContext& cuda, Scratch& scratch, const int64_t tiles[3],
                           int64_t most) {
   const int64_t places = tiles[0] * tiles[1] * tiles[2];
   PlaceList out{};
@@ -85,12 +85,12 @@ void list_places(const CudaContext& cuda, const PlaceList& places) {
   launch_by_thread(place_list_kernel, places.words, cuda, places);
 }
 
-PlaceCounts make_place_counts(BandScratch& scratch, const PlaceList& places, bool one_each) {
+PlaceCounts make_place_counts(Scratch& scratch, const PlaceList& places, bool one_each) {
   return {one_each ? nullptr : scratch.take<int32_t>(places.most + 1),
           scratch.take<int64_t>(places.most + 1)};
 }
 
-BandTotals sum_counts(const CudaContext& cuda, BandScratch& scratch, const PlaceList& places,
+BandTotals sum_counts(const CudaContext& cuda, Scratch& scratch, const PlaceList& places,
                       const PlaceCounts& counts) {
   if (counts.bricks != nullptr) {
     exclusive_sum(cuda, counts.bricks, counts.bricks, places.most + 1);

@@ -248,7 +248,7 @@ int64_t most_places(const int64_t tiles[3], int64_t bricks, int64_t side) {
 
 // Dilates cells by rounds of one cell, at listed places of their own: where bricks were reached.
 // Then the cells' bricks are at these places, and `parents` points at their number.
-void dilate(const CudaContext& cuda, BandScratch& scratch, const Refinement& p, int64_t rounds,
+void dilate(const CudaContext& cuda, Scratch& scratch, const Refinement& p, int64_t rounds,
             BrickShape& bricks, const uint64_t*& cells, const int32_t*& parents) {
   DilateParams d{bricks, cells, {}, ceil_div(rounds, kBrickSize), {}, nullptr};
   for (int axis = 0; axis < 3; ++axis) d.cells[axis] = p.coarse_cells[axis];
@@ -285,7 +285,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> narrow_band_refine(
   // A cell reaches all others of a row in that many rounds.
   const int64_t rounds =
       by_bound ? 0 : std::min(dilation, *std::max_element(nodes.begin(), nodes.end()));
-  BandScratch scratch(cuda);
+  Scratch scratch(cuda);
   Tensor fine_table =
       empty_on(values, {grid.fine_tiles[0], grid.fine_tiles[1], grid.fine_tiles[2]}, DType::Int);
   return dispatch_grid(values.scalar_type(), [&]<typename value_t, typename scalar_t>() {

@@ -113,7 +113,7 @@ Tensor narrow_band_slope(Tensor values, Tensor table, Tensor coordinates, Tensor
   const BrickShape bricks =
       check_narrow_band("narrow_band_slope", values, table, coordinates, nodes, asked);
   check_lengths(lengths);
-  BandScratch scratch(cuda);
+  Scratch scratch(cuda);
   Tensor out = empty_on(values, {7}, DType::Double);
   const dim3 grid = striding_grid(bricks.count * kWarpSize, kBandBlock);
   dispatch_grid(values.scalar_type(), [&]<typename value_t, typename scalar_t>() {
