@@ -103,6 +103,32 @@ STABLE_TORCH_LIBRARY(diffiso, m) {
       "float[] spacing, float level, float min_slope, bool with_rays, bool deterministic) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
+  // Silhouettes of B meshes by N pictures, N a multiple of B. projections (N, 3, 4), by which
+  // (point, 1) becomes pixel times depth; size [H, W]
+  //   -> coverage (N, H, W), contours (E, 4) int64: two vertices, -1 or the third of a face that the
+  //      near plane cuts, and how many faces more lie to the left; contour_offsets (N + 1,)
+  m.def(
+      "silhouette(Tensor vertices, Tensor faces, Tensor projections, Tensor vertex_offsets, "
+      "Tensor face_offsets, int[] size, float near, int samples) -> (Tensor, Tensor, Tensor)");
+  // grad_coverage (N, H, W) -> grad_vertices (V, 3), grad_projections (N, 3, 4)
+  m.def(
+      "silhouette_backward(Tensor grad_coverage, Tensor vertices, Tensor projections, "
+      "Tensor vertex_offsets, Tensor contours, Tensor contour_offsets, int[] size, float near, "
+      "bool deterministic) -> (Tensor, Tensor)");
+
+  // The same as Soft Rasterizer has it, of the nearest faces over each pixel
+  //   -> clear (N, H, W): 1 - coverage, and the last face that counts: cut_depth float64, cut_face
+  m.def(
+      "soft_silhouette(Tensor vertices, Tensor faces, Tensor projections, Tensor vertex_offsets, "
+      "Tensor face_offsets, int[] size, float near, float sigma, float blur_radius, "
+      "int faces_per_pixel) -> (Tensor, Tensor, Tensor)");
+  //   -> grad_vertices (V, 3), grad_projections (N, 3, 4)
+  m.def(
+      "soft_silhouette_backward(Tensor grad_clear, Tensor clear, Tensor cut_depth, "
+      "Tensor cut_face, Tensor vertices, Tensor faces, Tensor projections, Tensor vertex_offsets, "
+      "Tensor face_offsets, int[] size, float near, float sigma, float blur_radius, "
+      "int faces_per_pixel, bool deterministic) -> (Tensor, Tensor)");
+
   // The steps of a narrow band, on values (R, 8, 8, 8), table, coordinates as above. Masks are
   // (R, 8) int64, a bit per node; `asked`: nodes that have been evaluated. None is differentiable.
   //

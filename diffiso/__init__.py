@@ -15,6 +15,7 @@ from diffiso.ops import (
     NarrowBand,
     Rendering,
     Shading,
+    SoftRasterizing,
     SphereTracing,
     coverage,
     isosurface,
@@ -24,6 +25,7 @@ from diffiso.ops import (
     sample_field,
     sample_grid,
     shade,
+    silhouette,
     trace,
     vertex_attributes,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "RayStatus",
     "Rendering",
     "Shading",
+    "SoftRasterizing",
     "SphereTracing",
     "build_info",
     "coverage",
@@ -58,6 +61,7 @@ __all__ = [
     "sample_grid",
     "shade",
     "shapes",
+    "silhouette",
     "trace",
     "vertex_attributes",
 ]

@@ -17,11 +17,13 @@ from diffiso.ops import (
     Light,
     NarrowBand,
     Rendering,
+    SoftRasterizing,
     SphereTracing,
     isosurface,
     marching_cubes,
     render,
     sample_grid,
+    silhouette,
 )
 from diffiso.ops._field import MEMORY_BUDGET, Field
 from diffiso.ops.isosurface import Band
@@ -271,3 +273,41 @@ class SdfRenderer(nn.Module):
         given = {"light": self.light} | self.options
         options = ", ".join(f"{name}={value!r}" for name, value in given.items())
         return f"{self.lower}, {self.upper}, {self.size}, {options}"
+
+
+class Silhouette(nn.Module):
+    """Mesh and cameras in, coverage out: :func:`diffiso.silhouette` with its settings kept.
+
+    Args:
+        size: Height and width of the pictures, or one number; by default the cameras'.
+        mode: ``"contour"``, ``"soft"`` or a :class:`diffiso.SoftRasterizing`.
+        samples: Samples of a pixel.
+        near: Least depth.
+
+    Example:
+        >>> import diffiso
+        >>> ball = diffiso.isosurface(lambda p: p.norm(dim=1) - 0.5, -1, 1, 16)
+        >>> cameras = diffiso.Camera.orbit([0.0, 90.0], 0.0, 4.0, field_of_view=40.0, size=32)
+        >>> diffiso.layers.Silhouette(64)(ball, cameras).shape
+        torch.Size([2, 64, 64])
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int] | None = None,
+        *,
+        mode: Literal["contour", "soft"] | SoftRasterizing = "contour",
+        samples: int = 16,
+        near: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.mode = mode
+        self.samples = samples
+        self.near = near
+
+    def forward(self, mesh: Mesh | MeshBatch | tuple[Tensor, Tensor], cameras: Camera) -> Tensor:
+        """Return the coverage (N, H, W) of a mesh, or of a batch of them."""
+        return silhouette(
+            mesh, cameras, self.size, mode=self.mode, samples=self.samples, near=self.near
+        )

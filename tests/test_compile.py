@@ -19,6 +19,7 @@ from diffiso import (
     render,
     sample_grid,
     shade,
+    silhouette,
     trace,
 )
 from diffiso.camera import Camera
@@ -188,6 +189,17 @@ def test_render(generator):
         return result.image, result.coverage, result.normals, result.depth.nan_to_num(posinf=0.0)
 
     check_compiled(pictures, [(v,) for v in grids(generator, 4, 5, 6)])
+
+
+@pytest.mark.parametrize("mode", ["contour", "soft"])
+def test_silhouette(mode, generator):
+    cameras = Camera.orbit([0.0, 70.0], 20.0, 4.0, focal=20.0, size=(12, 16), dtype=torch.float64)
+
+    def outlines(values):
+        mesh = marching_cubes(Grid(values, (-1.0,) * 3, (0.5, 0.4, 0.4)))
+        return (silhouette(mesh, cameras, mode=mode),)
+
+    check_compiled(outlines, [(v,) for v in grids(generator, 4, 5, 6)])
 
 
 def test_layers(generator):

@@ -16,8 +16,9 @@ from diffiso import (
     render,
     sample_field,
     sample_grid,
+    silhouette,
 )
-from diffiso.layers import GridSampler, IsoSurface, MarchingCubes, SdfRenderer
+from diffiso.layers import GridSampler, IsoSurface, MarchingCubes, SdfRenderer, Silhouette
 
 LOWER, UPPER = (-1.0, -1.5, -2.0), (1.0, 0.5, 2.5)
 
@@ -158,9 +159,24 @@ def test_a_grid_learns_masks_through_the_renderer():
     assert wrong_pixels() < before / 4
 
 
+def test_silhouette_is_the_op_with_its_settings():
+    mesh = isosurface(sphere(0.5), -1, 1, 12)
+    cameras = Camera.orbit([0.0, 50.0], 0.0, 4.0, field_of_view=40.0, size=24)
+    for options in ({}, {"mode": "soft"}, {"samples": 4, "near": 3.8}):
+        layer = Silhouette((16, 20), **options)
+        assert torch.equal(layer(mesh, cameras), silhouette(mesh, cameras, (16, 20), **options))
+    assert Silhouette()(mesh, cameras).shape == (2, 24, 24)
+
+
 @pytest.mark.parametrize(
     "layer",
-    [IsoSurface(-1, 1, 16), MarchingCubes(), GridSampler(torch.zeros(2, 2, 2)), SdfRenderer()],
+    [
+        IsoSurface(-1, 1, 16),
+        MarchingCubes(),
+        GridSampler(torch.zeros(2, 2, 2)),
+        SdfRenderer(),
+        Silhouette(),
+    ],
 )
 def test_layers_are_modules_with_a_readable_name(layer):
     assert isinstance(layer, torch.nn.Module)

@@ -61,10 +61,10 @@ inline DType compute_dtype(DType values) {
 }
 
 inline void check_same_device(const char* op, const Tensor& values, const char* name,
-                              const Tensor& other) {
+                              const Tensor& other, const char* of = "values") {
   check(values.is_cpu() == other.is_cpu() &&
             (values.is_cpu() || values.get_device_index() == other.get_device_index()),
-        op, ": ", name, " must be on the device of values, got ", other.is_cpu() ? "cpu" : "cuda",
+        op, ": ", name, " must be on the device of ", of, ", got ", other.is_cpu() ? "cpu" : "cuda",
         " beside ", values.is_cpu() ? "cpu" : "cuda");
 }
 
@@ -315,12 +315,13 @@ inline void check_mesh_sdf(const Tensor& values, const Tensor& vertices,
   check(vertex_offsets.is_contiguous(), op, ": vertex_offsets must be contiguous");
 }
 
-// Offsets cut the vertices into one run a grid. Where offsets lie on a GPU nobody waits to look.
-inline void check_offsets(const char* op, const int64_t* offsets, int64_t batch, int64_t vertices) {
-  bool sorted = offsets[0] == 0 && offsets[batch] == vertices;
+// Offsets cut rows into one run for each of a batch. Where offsets lie on a GPU nobody waits to look.
+inline void check_offsets(const char* op, const int64_t* offsets, int64_t batch, int64_t rows,
+                          const char* name = "vertex_offsets", const char* of = "vertices") {
+  bool sorted = offsets[0] == 0 && offsets[batch] == rows;
   for (int64_t b = 0; b < batch; ++b) sorted = sorted && offsets[b] <= offsets[b + 1];
-  check(sorted, op, ": vertex_offsets must rise from 0 to the number of vertices, got ", offsets[0],
-        " to ", offsets[batch], " for ", vertices);
+  check(sorted, op, ": ", name, " must rise from 0 to the number of ", of, ", got ", offsets[0],
+        " to ", offsets[batch], " for ", rows);
 }
 
 // Edge ids name edges of the lattice, in the order in which the forward gives them: by row.

@@ -173,6 +173,13 @@ class Pinhole:
         zero, one = torch.zeros_like(fx), torch.ones_like(fx)
         return torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one], dim=1).view(-1, 3, 3)
 
+    @property
+    def projection_matrices(self) -> Tensor:
+        """Matrices K [R | t], (N, 3, 4): of (x, y, z, 1) to pixels times depth, and depth."""
+        right, down, forward = torch.cat([self.rotation, self.translation[:, :, None]], 2).unbind(1)
+        (fx, fy), (cx, cy) = self.focal[..., None].unbind(1), self.principal[..., None].unbind(1)
+        return torch.stack([fx * right + cx * forward, fy * down + cy * forward, forward], dim=1)
+
     # Points to pixels and back.
 
     def project(self, points: Tensor) -> Projection:

@@ -10,6 +10,7 @@ from diffiso.ops.narrow_band import BandReport, NarrowBand
 from diffiso.ops.render import Rendering, render
 from diffiso.ops.sample_grid import GridSample, sample_grid
 from diffiso.ops.shade import Light, Shading, coverage, shade
+from diffiso.ops.silhouette import SoftRasterizing, silhouette
 from diffiso.ops.trace import SphereTracing, trace
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "NarrowBand",
     "Rendering",
     "Shading",
+    "SoftRasterizing",
     "SphereTracing",
     "coverage",
     "isosurface",
@@ -29,6 +31,7 @@ __all__ = [
     "sample_field",
     "sample_grid",
     "shade",
+    "silhouette",
     "trace",
     "vertex_attributes",
 ]

@@ -31,6 +31,7 @@ from diffiso.reference.narrow_band import (
     narrow_band_reuse,
 )
 from diffiso.reference.shading import Shading, closest_t, coverage, hit_normals, hit_t, shade
+from diffiso.reference.silhouette import sample_offsets, silhouette, soft_silhouette
 from diffiso.reference.trace import (
     ClosestApproach,
     RayHit,
@@ -66,7 +67,10 @@ __all__ = [
     "narrow_band_reuse",
     "node_gradients",
     "sample_grid",
+    "sample_offsets",
     "shade",
+    "silhouette",
+    "soft_silhouette",
     "sphere_trace",
     "trilinear",
 ]

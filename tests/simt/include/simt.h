@@ -163,6 +163,18 @@ T atomicAdd(T* address, std::type_identity_t<T> value) {
   return old;
 }
 
+template <typename T>
+T atomicMax(T* address, std::type_identity_t<T> value) {
+  const T before = *address;
+  *address = before < value ? value : before;
+  return before;
+}
+template <typename T>
+T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
+  const T before = *address;
+  if (before == expected) *address = value;
+  return before;
+}
 inline unsigned atomicOr(unsigned* address, unsigned bits) {
   const unsigned old = *address;
   *address = old | bits;
