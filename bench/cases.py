@@ -16,7 +16,13 @@ Outputs = dict[str, Sequence[Any]]
 Kind = Literal["ours", "other", "part"]
 """diffiso; a peer or the reference, doing the same job; whoever does less, for orientation."""
 
-PLURAL = {"node": "nodes", "point": "points", "ray": "rays", "vertex": "vertices"}
+PLURAL = {
+    "node": "nodes",
+    "pixel": "pixels",
+    "point": "points",
+    "ray": "rays",
+    "vertex": "vertices",
+}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from bench import (
     overhead,
     sample_grid,
     shade,
+    silhouette,
     trace,
 )
 from bench.cases import Cases
@@ -23,6 +24,7 @@ OPS: dict[str, Cases] = {
     "narrow_band": narrow_band.cases,
     "trace": trace.cases,
     "shade": shade.cases,
+    "silhouette": silhouette.cases,
     "overhead": overhead.cases,
 }
 

@@ -38,6 +38,7 @@ PACKAGES = (
         "cpu",
         "LLVM's library (Debian: libllvm19; DRJIT_LIBLLVM_PATH names one in an unusual place)",
     ),
+    Package("deodr", "deodr.differentiable_renderer", "cpu"),
     Package("diso", "diso", "cuda"),
     Package("isoext", "isoext", "cuda"),
 )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,9 +59,9 @@ def test_demo_refuses_an_open_mesh_before_any_work(tmp_path, capsys):
     assert "sheet.obj: an inside needs a closed surface, got 3 open" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_other_seeds_make_a_torus_too(seed):
-    settings = DemoSettings.quick().morph
+@pytest.mark.parametrize(("seed", "loss"), [(1, "surface"), (2, "surface"), (1, "silhouette")])
+def test_other_seeds_make_a_torus_too(seed, loss):
+    settings = replace(DemoSettings.quick().morph, loss=loss, view_size=64)
     generator = seed_all(seed)
     history = turn_sphere_into_torus(learn_family(settings, generator), settings, generator)
     assert history[0].euler_number == 2

@@ -2,21 +2,23 @@
 """Turns a sphere into a torus through its mesh: MeshSDF, section 4.1.
 
 An auto-decoder learns spheres and tori. Then gradient descent on one latent code, by a loss on the
-vertices of the extracted mesh, leads from the code of a sphere to a torus that was not among the
-shapes.
+vertices of the extracted mesh or on its pictures, leads from the code of a sphere to a torus that
+was not among the shapes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from diffiso.camera import Camera
 from diffiso.fields import DecoderSettings, DeepSdfDecoder
 from diffiso.losses import surface_loss
-from diffiso.ops import NarrowBand, isosurface
+from diffiso.ops import NarrowBand, isosurface, silhouette
 from diffiso.run import check_settings, track
 from diffiso.shapes import SphereTorus, spheres_and_tori
 from diffiso.types import Mesh
@@ -39,7 +41,10 @@ class MorphSettings:
         steps: Gradient steps on the code.
         learning_rate: Of these steps, Adam; falls to zero along a cosine.
         resolution: Cells of the extraction along each axis.
-        surface_points: Points drawn on either surface for the loss.
+        loss: Between surfaces (Eq. 5) or between silhouettes (Eq. 6).
+        surface_points: Points drawn on either surface for the one.
+        views: Cameras around the shape for the other, and one above it.
+        view_size: Height and width of their pictures.
     """
 
     shapes: int = 16
@@ -52,13 +57,21 @@ class MorphSettings:
     steps: int = 100
     learning_rate: float = 0.03
     resolution: int = 48
+    loss: Literal["surface", "silhouette"] = "surface"
     surface_points: int = 4000
+    views: int = 5
+    view_size: int = 128
 
     def __post_init__(self) -> None:
         """Check every value."""
         counts = ["shapes", "latent_size", "training_steps", "points", "steps"]
         sizes = ["start_radius", "target", "learning_rate", "resolution", "surface_points"]
-        check_settings(self, positive=[*counts, *sizes], not_negative=["code_penalty"])
+        pictures = ["views", "view_size"]
+        check_settings(self, positive=[*counts, *sizes, *pictures], not_negative=["code_penalty"])
+        if self.loss not in ("surface", "silhouette"):
+            raise ValueError(
+                f"MorphSettings: loss must be 'surface' or 'silhouette', got {self.loss!r}"
+            )
 
 
 class Family(NamedTuple):
@@ -73,7 +86,7 @@ class MorphStep(NamedTuple):
     """One step on the way from the sphere to the torus."""
 
     mesh: Mesh  # detached
-    loss: float  # of Eq. 5, squared world units
+    loss: float  # squared world units (Eq. 5), or a share of the pictures (Eq. 6)
     euler_number: int
 
 
@@ -125,8 +138,7 @@ def turn_sphere_into_torus(
     Raises:
         RuntimeError: If the surface vanishes on the way.
     """
-    target = target_mesh(settings)
-    target_points = target.sample(settings.surface_points, generator).points
+    loss_of = _loss(settings, generator)
     code = _code_of_sphere(family, settings.start_radius).requires_grad_()
     optimizer = torch.optim.Adam([code], settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
@@ -137,7 +149,7 @@ def turn_sphere_into_torus(
         assert isinstance(mesh, Mesh)
         if len(mesh.faces) == 0:
             raise RuntimeError(f"turn_sphere_into_torus: the surface vanished at step {step}")
-        loss = surface_loss(mesh, target, target_points, generator)
+        loss = loss_of(mesh)
         still = Mesh(mesh.vertices.detach(), mesh.faces)
         history.append(MorphStep(still, float(loss.detach()), still.euler_number()))
         optimizer.zero_grad(set_to_none=True)
@@ -145,6 +157,24 @@ def turn_sphere_into_torus(
         optimizer.step()
         schedule.step()
     return history
+
+
+def _loss(settings: MorphSettings, generator: torch.Generator | None) -> Callable[[Mesh], Tensor]:
+    """Return the distance of a mesh to the target, by their surfaces or their silhouettes."""
+    target = target_mesh(settings)
+    if settings.loss == "surface":
+        points = target.sample(settings.surface_points, generator).points
+        return lambda mesh: surface_loss(mesh, target, points, generator)
+    cameras = Camera.orbit(
+        [360.0 / settings.views * k for k in range(settings.views)] + [0.0],
+        [20.0] * settings.views + [90.0],
+        3.0,
+        up="z",
+        field_of_view=45.0,
+        size=settings.view_size,
+    )
+    pictures = silhouette(target, cameras)
+    return lambda mesh: (silhouette(mesh, cameras) - pictures).abs().mean()
 
 
 @torch.no_grad()

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mesh's silhouette and its gradient by the vertices: one picture of 60,000 faces."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import diffiso
+from bench import silhouette_peers
+from bench.cases import Case, Contender, Floor, Outputs, Settings
+from diffiso import Camera, SoftRasterizing
+from diffiso.io import load_mesh
+from diffiso.shapes import gyroid_ball
+
+
+class Picture(NamedTuple):
+    """A mesh, the one camera that sees it, and what its coverage is weighted with."""
+
+    name: str
+    vertices: Tensor
+    faces: Tensor
+    camera: Camera
+    weights: Tensor
+
+
+def picture(name: str, vertices: Tensor, faces: Tensor, size: int, device: torch.device) -> Picture:
+    center = (vertices.amin(dim=0) + vertices.amax(dim=0)) / 2
+    radius = float((vertices - center).norm(dim=1).max())
+    camera = Camera.orbit(30.0, 20.0, 3 * radius, target=center, field_of_view=42.0, size=size)
+    weights = torch.rand((1, size, size), generator=torch.Generator().manual_seed(0))
+    return Picture(
+        name, vertices.to(device), faces.to(device), camera.to(device), weights.to(device)
+    )
+
+
+def meshes(settings: Settings) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """A shape full of holes, and the bunny where DIFFISO_DATA has it."""
+    holes = diffiso.isosurface(gyroid_ball(), -1, 1, settings.size(84, 10))
+    yield "gyroid ball", holes.vertices, holes.faces
+    data = os.environ.get("DIFFISO_DATA")
+    path = Path(data or "", "meshes", "bunny.obj")
+    if path.is_file() and not settings.smoke:
+        bunny = load_mesh(path)
+        yield "bunny", bunny.vertices, bunny.faces
+
+
+def outputs(found: tuple[Tensor, Tensor]) -> Outputs:
+    return {"coverage": [found[0].flatten()], "gradients": [found[1]]}
+
+
+def ours(scene: Picture) -> list[Contender]:
+    points = scene.vertices.clone().requires_grad_()
+
+    def step(render: Callable[[], Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
+        def run() -> tuple[Tensor, Tensor]:
+            coverage = render()
+            (gradient,) = torch.autograd.grad(coverage, points, scene.weights)
+            return coverage.detach(), gradient
+
+        return run
+
+    mesh = points, scene.faces
+    soft = SoftRasterizing.mesh_sdf()
+    return [
+        Contender("diffiso", step(lambda: diffiso.silhouette(mesh, scene.camera)), outputs, "ours"),
+        Contender(
+            "diffiso, no gradient",
+            lambda: diffiso.silhouette((scene.vertices, scene.faces), scene.camera),
+            kind="part",
+        ),
+        Contender(
+            "diffiso, soft",
+            step(lambda: diffiso.silhouette(mesh, scene.camera, mode=soft)),
+            outputs,
+            "part",
+        ),
+    ]
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    for name, vertices, faces in meshes(settings):
+        for size in (settings.size(256, 16), settings.size(512, 24)):
+            scene = picture(name, vertices, faces, size, settings.device)
+            contenders = [*ours(scene), *silhouette_peers.deodr(scene, settings)]
+            floor = Floor(
+                [scene.vertices, scene.faces, scene.weights], [scene.weights, scene.vertices]
+            )
+            title = f"{name}, {len(faces):,} faces, {size}^2"
+            yield Case(title, contenders, size * size, "pixel", floor)
