@@ -7,7 +7,7 @@ OpenGL, and the same surface gives the same picture. Needs the extra `pipelines`
 
 from diffiso.camera import Up
 from diffiso.view.cameras import View, fit_view
-from diffiso.view.colors import CLAY, SAGE, SLATE, Color, error_colors
+from diffiso.view.colors import CLAY, SAGE, SLATE, Color, error_colors, grey_image
 from diffiso.view.diffuse import DiffusePictures, render_diffuse
 from diffiso.view.drawing import Image, render, render_views, turntable
 from diffiso.view.sheets import ColorBar, contact_sheet
@@ -25,6 +25,7 @@ __all__ = [
     "contact_sheet",
     "error_colors",
     "fit_view",
+    "grey_image",
     "render",
     "render_diffuse",
     "render_views",

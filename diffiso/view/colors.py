@@ -77,3 +77,14 @@ def srgb_of_linear(light: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return sRGB values of linear light (IEC 61966-2-1)."""
     high = 1.055 * light.clip(1e-9) ** (1 / 2.4) - 0.055
     return np.asarray(np.where(light <= 0.0031308, 12.92 * light, high))
+
+
+def grey_image(picture: torch.Tensor) -> NDArray[np.uint8]:
+    """Return a linear grey picture (H, W) from 0 to 1 as sRGB bytes (H, W, 3).
+
+    Example:
+        >>> grey_image(torch.tensor([[0.0, 0.5, 1.0]]))[0, :, 0]
+        array([  0, 188, 255], dtype=uint8)
+    """
+    grey = srgb_of_linear(picture.detach().cpu().clamp(0, 1).double().numpy())
+    return np.repeat((255 * grey + 0.5).astype(np.uint8)[..., None], 3, axis=2)

@@ -14,7 +14,7 @@ from diffiso.pipelines.sdfdiff.reconstruct import (
 )
 from diffiso.pipelines.sdfdiff.schedule import Greedy, ScheduleSettings, picture_size
 from diffiso.pipelines.sdfdiff.settings import OptimizerSettings, ReconstructSettings
-from diffiso.pipelines.sdfdiff.views import Views, load_views
+from diffiso.pipelines.views import Views, load_views
 
 __all__ = [
     "Energy",

@@ -11,7 +11,7 @@ from torch import Tensor
 import diffiso
 from diffiso.losses import eikonal, grid_gradient, grid_laplacian
 from diffiso.pipelines.sdfdiff.levels import nodes_near
-from diffiso.pipelines.sdfdiff.views import Views
+from diffiso.pipelines.views import Views
 from diffiso.run import check_settings
 from diffiso.types import Grid
 

@@ -13,7 +13,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from diffiso.extras import require
 from diffiso.ops import marching_cubes
-from diffiso.pipelines.sdfdiff.views import Box, Views
+from diffiso.pipelines.views import Box, Views
 from diffiso.proximity import closest_points
 from diffiso.types import Grid, Mesh
 

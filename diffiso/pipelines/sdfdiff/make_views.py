@@ -15,8 +15,7 @@ from diffiso import view
 from diffiso.camera import Camera, Up, fibonacci_rig, ring_rig, sdfdiff_rig
 from diffiso.io import check_output_folder, load_cameras, load_mesh, save_cameras, save_image
 from diffiso.metrics import Frame, fit_frame
-from diffiso.pipelines.sdfdiff.results import grey_image
-from diffiso.pipelines.sdfdiff.views import CAMERA_FILE
+from diffiso.pipelines.views import CAMERA_FILE
 from diffiso.run import Report, check_settings, step_generator, track
 from diffiso.types import Mesh
 
@@ -198,7 +197,7 @@ def sheet(pictures: Tensor) -> view.Image:
     """Return linear grey pictures (N, H, W) side by side, small, for people."""
     side = max(1, pictures.shape[1] // _SHEET_SIDE)
     small = torch.nn.functional.avg_pool2d(pictures[:, None], side)[:, 0]
-    return view.contact_sheet([grey_image(picture) for picture in small])
+    return view.contact_sheet([view.grey_image(picture) for picture in small])
 
 
 def _remove_earlier(output: Path) -> None:

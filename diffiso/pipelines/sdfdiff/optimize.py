@@ -33,7 +33,7 @@ from diffiso.pipelines.sdfdiff.levels import (
 )
 from diffiso.pipelines.sdfdiff.schedule import Greedy, batch_views, picture_size
 from diffiso.pipelines.sdfdiff.settings import ReconstructSettings
-from diffiso.pipelines.sdfdiff.views import Box, Views
+from diffiso.pipelines.views import Box, Views
 from diffiso.run import load_checkpoint, save_checkpoint, track
 from diffiso.types import Grid
 

@@ -38,7 +38,7 @@ from diffiso.pipelines.sdfdiff.results import (
     touches_rim,
 )
 from diffiso.pipelines.sdfdiff.settings import ReconstructSettings, check_box
-from diffiso.pipelines.sdfdiff.views import Box, Views, load_views
+from diffiso.pipelines.views import Box, Views, load_views
 from diffiso.run import Report, seed_all
 from diffiso.types import Grid, Mesh
 

@@ -6,9 +6,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from diffiso import view
 from diffiso.camera import Up
@@ -16,9 +14,8 @@ from diffiso.io import save_gif, save_mesh
 from diffiso.metrics import Comparison, compare, error_map
 from diffiso.ops import marching_cubes
 from diffiso.pipelines.sdfdiff.energy import RenderSettings, render_views
-from diffiso.pipelines.sdfdiff.views import Views
+from diffiso.pipelines.views import Views
 from diffiso.types import Grid, Mesh
-from diffiso.view.colors import srgb_of_linear
 
 # Largest distances, in the paper's manner; then means of distances, and of normals.
 SCORES = (
@@ -85,7 +82,10 @@ def draw_views(grid: Grid, views: Views, rendering: RenderSettings, title: str =
         given, found, white = chosen.coverage, seen.coverage, 1.0
     images, captions = [], []
     for index, name in enumerate(chosen.names):
-        images += [grey_image(given[index] / white), grey_image(found[index].cpu() / white)]
+        images += [
+            view.grey_image(given[index] / white),
+            view.grey_image(found[index].cpu() / white),
+        ]
         captions += [Path(name).name, "reconstructed"]
     return view.contact_sheet(images, captions, columns=4 if len(images) > 2 else 2, title=title)
 
@@ -106,9 +106,3 @@ def save_errors(path: Path, mesh: Mesh, reference: Mesh, end: float) -> Path:
     """
     found = error_map(mesh, reference)
     return save_mesh(path, found.mesh, colors=view.error_colors(found.distances, end))
-
-
-def grey_image(picture: Tensor) -> view.Image:
-    """Return a linear grey picture (H, W) as sRGB bytes (H, W, 3)."""
-    grey = srgb_of_linear(picture.clamp(0, 1).double().numpy())
-    return np.repeat((255 * grey + 0.5).astype(np.uint8)[..., None], 3, axis=2)

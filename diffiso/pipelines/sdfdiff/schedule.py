@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from diffiso.camera import Camera
-from diffiso.pipelines.sdfdiff.views import Box
+from diffiso.pipelines.views import Box
 from diffiso.run import check_settings, step_generator
 from diffiso.types import Vector3
 

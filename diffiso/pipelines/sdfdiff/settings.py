@@ -9,7 +9,7 @@ from typing import Any, Literal
 from diffiso.camera import Up
 from diffiso.pipelines.sdfdiff.energy import EnergySettings, RenderSettings
 from diffiso.pipelines.sdfdiff.schedule import ScheduleSettings
-from diffiso.pipelines.sdfdiff.views import Box, Use
+from diffiso.pipelines.views import Box, Use
 from diffiso.run import check_settings
 
 _PAPER_NODES = (8, 16, 24, 32, 40, 48, 56, 64)
