@@ -131,6 +131,36 @@ COMMANDS = (
         metavars={"checkpoint": "RUN_FOLDER", "mesh": "MESH", "output": "OUT.ply"},
     ),
     Command(
+        name="refine",
+        summary="move a latent code until its mesh fits silhouettes or a surface",
+        text="Move a latent code of a trained network by gradients through its mesh (MeshSDF, "
+        "4.1 and 4.2), to silhouettes that cameras saw or to a closed mesh, also of another "
+        "topology. A sheet of pictures (.png), an animation (.gif), a report (.json) and a "
+        "checkpoint (.pt) go beside the mesh. Can be killed and resumed, and runs under torchrun.",
+        usage="RUN_FOLDER VIEWS_FOLDER|MESH [-o OUT.ply]",
+        examples=(
+            (
+                "refine run stool-views --reference stool.obj -o stool.ply",
+                "the network of `diffiso train`, the pictures of `diffiso views stool.obj`",
+            ),
+            ("refine run stool.obj -o stool.ply", "to a surface"),
+        ),
+        module="mesh_sdf",
+        settings="RefineSettings",
+        function="refine",
+        positional=("checkpoint", "target"),
+        metavars={
+            "checkpoint": "RUN_FOLDER",
+            "target": "VIEWS_FOLDER|MESH",
+            "output": "OUT.ply",
+            "reference": "MESH",
+        },
+        presets={
+            "paper": "those of MeshSDF's single-view refinement",
+            "official": "those of its published demonstration",
+        },
+    ),
+    Command(
         name="views",
         summary="pictures of a mesh from many sides, with cameras, to reconstruct it from",
         text="Take diffuse pictures of a mesh, lit from each camera, with masks and a camera file "

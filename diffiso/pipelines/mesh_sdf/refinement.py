@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descent on a latent code by a loss on its mesh (MeshSDF, sections 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffiso.fields import LatentField
+from diffiso.ops import NarrowBand, isosurface
+from diffiso.pipelines.auto_decoder import AutoDecoder
+from diffiso.pipelines.mesh_sdf.settings import RefineSettings
+from diffiso.pipelines.mesh_sdf.targets import Target
+from diffiso.run import Processes, load_checkpoint, save_checkpoint, track
+from diffiso.types import Mesh
+
+# What may differ between a run and the one it resumes: none of these changes what is looked for.
+_FREE = ("output", "resume", "keep", "samples", "picture", "frames", "up", "device", "steps")
+_LOOK = 33  # nodes along each axis, at which a field without a surface is looked at
+
+
+class Step(NamedTuple):
+    """What a step found, before it moved the code.
+
+    Attributes:
+        step: Its number, from 0.
+        loss: What is made small, without the code's penalty.
+        l1: Mean absolute difference of silhouettes, or RMS distance of surfaces.
+        l2: Mean squared difference of silhouettes, or mean squared distance of surfaces.
+        queries: Evaluations of the network: samples and vertices.
+        faces: Of the mesh.
+        seconds: That the step took.
+    """
+
+    step: int
+    loss: float
+    l1: float
+    l2: float
+    queries: int
+    faces: int
+    seconds: float
+
+
+@dataclass
+class Refinement:
+    """Where a refinement stands: everything that a checkpoint holds.
+
+    Attributes:
+        code: (L,) that the next step starts from.
+        best: (L,) the code of least loss so far.
+        best_loss: Its loss.
+        optimizer: Adam's state; empty before the first step.
+        history: Every step.
+        codes: (S, L) of every step, those of the history.
+    """
+
+    code: Tensor
+    best: Tensor
+    best_loss: float = float("inf")
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    history: list[Step] = field(default_factory=list)
+    codes: list[Tensor] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """Return how many steps have been taken."""
+        return len(self.history)
+
+    def save(self, path: Path, settings: RefineSettings, digest: str) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(
+            path,
+            {
+                "kind": "refine",
+                "settings": dataclasses.asdict(settings),
+                "digest": digest,
+                "code": self.code.detach().cpu(),
+                "best": self.best.cpu(),
+                "best_loss": self.best_loss,
+                "optimizer": {key: value.cpu() for key, value in self.optimizer.items()},
+                "history": [tuple(record) for record in self.history],
+                "codes": [code.cpu() for code in self.codes],
+            },
+        )
+
+    @staticmethod
+    def load(path: Path, settings: RefineSettings, digest: str) -> Refinement:
+        """Return the state of a checkpoint of the same run.
+
+        Raises:
+            ValueError: If it is of another run: other settings, target or network.
+        """
+        found = load_checkpoint(path)
+        if found.get("kind") != "refine":
+            raise ValueError(f"{path}: must be a checkpoint of diffiso refine, got another")
+        for name, value in dataclasses.asdict(settings).items():
+            if name not in _FREE and found["settings"].get(name) != value:
+                raise ValueError(
+                    f"{path}: settings must be those of the run it resumes, "
+                    f"got {name} {found['settings'].get(name)!r} (now {value!r})"
+                )
+        if found["digest"] != digest:
+            raise ValueError(f"{path}: network and target must be those of the run it resumes")
+        return Refinement(
+            found["code"],
+            found["best"],
+            found["best_loss"],
+            found["optimizer"],
+            [Step(*record) for record in found["history"]],
+            found["codes"],
+        )
+
+
+def digest_of(model: AutoDecoder, *tensors: Tensor) -> str:
+    """Return a digest of a network and other tensors, by which a run is known."""
+    found = hashlib.blake2b(digest_size=16)
+    for tensor in (*model.state_dict().values(), *tensors):
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def refine_code(
+    model: AutoDecoder,
+    target: Target,
+    state: Refinement,
+    settings: RefineSettings,
+    group: Processes,
+    save: Callable[[Refinement], None],
+) -> None:
+    """Take the steps that a refinement lacks.
+
+    Each extracts the code's mesh, follows the loss through its vertices back to the code, and takes
+    a step of Adam. Under `torchrun` each process has its part of the target.
+
+    Args:
+        model: The network; left as it was.
+        target: What to reach; this process's part.
+        state: Where to go on from; changed.
+        settings: How.
+        group: The processes.
+        save: Takes the state where it can be resumed from, and before an error.
+
+    Raises:
+        RuntimeError: If the surface vanishes, or the loss is not finite; the state is that of the
+            last step that had one.
+    """
+    code = state.code.clone().to(group.device).requires_grad_()
+    optimizer = torch.optim.Adam([code], settings.learning_rate)
+    if state.optimizer:
+        optimizer.state[code] = {k: v.to(code.device) for k, v in state.optimizer.items()}
+    # The band is made anew where a run can be resumed, so that a resumed one sees the same.
+    band = NarrowBand(-1.0, 1.0, settings.resolution, device=group.device, dtype=code.dtype)
+    steps = range(state.step, settings.steps)
+    loop = track(steps, "refining the code", settings.steps, start=state.step)
+    for step in loop:
+        began = time.perf_counter()
+        if step % settings.refresh_every == 0:
+            band.reset()
+            if step > state.step or step == 0:
+                save(state)
+        found = _descend(model, target, code, band, settings, group, step)
+        state.codes.append(code.detach().cpu().clone())
+        if found.loss < state.best_loss:
+            state.best, state.best_loss = code.detach().cpu().clone(), found.loss
+        optimizer.step()
+        state.history.append(found._replace(seconds=time.perf_counter() - began))
+        state.code = code.detach().clone()
+        state.optimizer = {
+            key: value.detach().clone() for key, value in optimizer.state[code].items()
+        }
+        loop.say(f"loss {found.loss:.3g}")
+    save(state)
+
+
+def _descend(
+    model: AutoDecoder,
+    target: Target,
+    code: Tensor,
+    band: NarrowBand,
+    settings: RefineSettings,
+    group: Processes,
+    step: int,
+) -> Step:
+    """Return what a step finds, with the code's gradient set."""
+    field = model.decoder.field(code)
+    mesh = isosurface(field, law=settings.law, band=band)
+    assert isinstance(mesh, Mesh)
+    if len(mesh.faces) == 0:
+        raise RuntimeError(f"refine: the surface vanished at step {step}; {range_of(field, band)}")
+    found = target.loss(mesh, step)
+    (grad,) = torch.autograd.grad(found.value, code)
+    total = torch.stack(
+        [found.value.detach(), grad.new_tensor(found.l1), grad.new_tensor(found.l2)]
+    )
+    shared = group.size * group.mean(torch.cat([total, grad]))
+    loss, l1, l2 = shared[:3].tolist()
+    group.agree(
+        bool(shared.isfinite().all()),
+        f"refine: the loss must stay finite, got {loss} at step {step}",
+    )
+    code.grad = shared[3:] + 2 * settings.code_penalty * code.detach()
+    assert band.report is not None
+    queries = band.report.queries + len(mesh.vertices)
+    return Step(step, loss, l1, l2, queries, len(mesh.faces), 0.0)
+
+
+@torch.no_grad()
+def range_of(field: LatentField, band: NarrowBand) -> str:
+    """Return between which values a field without a surface lies, in words."""
+    weight = next(iter(field.decoder.parameters()))
+    axis = torch.linspace(-1, 1, _LOOK, dtype=weight.dtype, device=weight.device)
+    points = torch.cartesian_prod(axis, axis, axis)
+    values = torch.cat([field(part) for part in torch.split(points, 8192)])
+    return f"its field is {float(values.min()):.3g} to {float(values.max()):.3g} in the box"

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How to move a latent code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from diffiso import view
+from diffiso.run import check_settings
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How to move a latent code by its mesh; lengths in the network's frame of [-1, 1]^3.
+
+    Attributes:
+        checkpoint: Folder or checkpoint of `diffiso train`.
+        target: What to reach: a folder of pictures with masks and a camera file, or a closed mesh.
+        output: Mesh file to write; pictures, report and checkpoint stand beside it.
+        reference: What the pictures show: a mesh to score against, by whose size and place the
+            cameras are brought into the network's frame. Without one they must stand in that frame.
+        resume: Go on from the checkpoint beside the output, where there is one.
+        start: Name of the learned shape to start from; by default the one with the least loss.
+        steps: Steps of Adam on the code.
+        learning_rate: Of these steps.
+        code_penalty: Weight of the code's squared norm.
+        norm: Silhouettes differ by mean absolute (l1, the paper) or squared differences (l2).
+        mode: Silhouettes by contour edges, or as Soft Rasterizer makes them.
+        size: Height and width of the silhouettes; by default that of the pictures.
+        surface_points: Points drawn on either surface where the target is one.
+        law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
+        keep: Write the last code, or the best one.
+        resolution: Cells along each axis.
+        refresh_every: Steps after which the field is sampled anew, not only near the last surface.
+        samples: Points for the final mesh's distance.
+        picture: Write pictures.
+        frames: Of the animation.
+        up: Axis that points up in the pictures.
+        device: "cpu", "cuda", or "auto" for CUDA where there is one.
+        seed: Seed of everything drawn.
+    """
+
+    checkpoint: str
+    target: str
+    output: str = "refined.ply"
+    reference: str | None = None
+    resume: bool = False
+    start: str | None = None
+    steps: int = 400
+    learning_rate: float = 1e-2
+    code_penalty: float = 0.0
+    norm: Literal["l1", "l2"] = "l1"
+    mode: Literal["contour", "soft"] = "contour"
+    size: int | None = None
+    surface_points: int = 4000
+    law: Literal["sdf", "implicit"] = "implicit"
+    keep: Literal["last", "best"] = "last"
+    resolution: int = 128
+    refresh_every: int = 20
+    samples: int = 50_000
+    picture: bool = True
+    frames: int = 40
+    up: view.Up = "y"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: If one is not possible.
+        """
+        positive = ("steps", "learning_rate", "size", "surface_points", "refresh_every", "samples")
+        check_settings(self, positive=(*positive, "frames"), not_negative=("code_penalty", "seed"))
+        if self.resolution < 2:
+            raise ValueError(
+                f"RefineSettings: resolution must be at least 2, got {self.resolution}"
+            )
+
+    @classmethod
+    def paper(cls, checkpoint: str, target: str, **changes: Any) -> RefineSettings:
+        """Return the settings of MeshSDF, Eq. 7 and 8.4: 400 steps, the code of least loss.
+
+        Args:
+            checkpoint: Folder or checkpoint of `diffiso train`.
+            target: A folder of pictures with masks.
+            changes: Other settings.
+        """
+        chosen: dict[str, Any] = {"law": "sdf", "keep": "best", "resolution": 256}
+        return cls(checkpoint, target, **(chosen | changes))
+
+    @classmethod
+    def official(cls, checkpoint: str, target: str, **changes: Any) -> RefineSettings:
+        """Return the settings of MeshSDF's published demonstration, which knows one view.
+
+        Args:
+            checkpoint: Folder or checkpoint of `diffiso train`.
+            target: A folder of pictures with masks.
+            changes: Other settings.
+        """
+        chosen: dict[str, Any] = {
+            "law": "sdf",
+            "norm": "l2",
+            "steps": 100,
+            "learning_rate": 5e-2,
+            "resolution": 64,
+        }
+        return cls(checkpoint, target, **(chosen | changes))

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a mesh should become: silhouettes seen by cameras, or a surface."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from diffiso.camera import Camera
+from diffiso.io import StrPath
+from diffiso.losses import surface_loss
+from diffiso.metrics import Frame
+from diffiso.ops import silhouette
+from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape, read_shape
+from diffiso.pipelines.mesh_sdf.settings import RefineSettings
+from diffiso.pipelines.views import load_views
+from diffiso.run import step_generator
+from diffiso.types import Mesh
+
+
+class Loss(NamedTuple):
+    """How far a mesh is from its target.
+
+    Attributes:
+        value: A scalar, differentiable in the vertices.
+        l1: Mean absolute difference of silhouettes, or root mean square distance of surfaces.
+        l2: Mean squared difference of silhouettes, or mean squared distance of surfaces.
+    """
+
+    value: Tensor
+    l1: float
+    l2: float
+
+
+class Target(Protocol):
+    """What a mesh should become."""
+
+    def loss(self, mesh: Mesh, step: int) -> Loss:
+        """Return how far a mesh, in the network's frame, is from the target."""
+
+
+@dataclass(frozen=True)
+class SilhouetteTarget:
+    """Silhouettes (MeshSDF, Eq. 7).
+
+    Attributes:
+        cameras: N cameras in the network's frame.
+        coverage: (N, H, W), from 0 to 1.
+        norm: "l1" or "l2".
+        mode: "contour" or "soft".
+        share: Of all views, that these are: 1 unless processes share them.
+    """
+
+    cameras: Camera
+    coverage: Tensor
+    norm: Literal["l1", "l2"] = "l1"
+    mode: Literal["contour", "soft"] = "contour"
+    share: float = 1.0
+
+    def loss(self, mesh: Mesh, step: int) -> Loss:
+        """Return the mean difference over all pixels of all views."""
+        if len(self.cameras) == 0:
+            return Loss(0.0 * mesh.vertices.sum(), 0.0, 0.0)
+        seen = silhouette(mesh, self.cameras.to(mesh.vertices.dtype), mode=self.mode)
+        apart = seen - self.coverage.to(seen)
+        l1, l2 = (self.share * terms.mean() for terms in (apart.abs(), apart.square()))
+        return Loss(l1 if self.norm == "l1" else l2, float(l1.detach()), float(l2.detach()))
+
+    def part(self, rank: int, size: int) -> SilhouetteTarget:
+        """Return the views of one of several processes."""
+        rows = list(range(rank, len(self.cameras), size))
+        share = len(rows) / len(self.cameras)
+        return replace(self, cameras=self.cameras[rows], coverage=self.coverage[rows], share=share)
+
+
+@dataclass(frozen=True)
+class SurfaceTarget:
+    """A surface (MeshSDF, Eq. 5).
+
+    Attributes:
+        mesh: In the network's frame.
+        count: Points drawn on either surface in each step.
+        seed: Of these draws.
+        rank: Of this process, of `size`: each draws points of its own.
+        size: Of processes.
+    """
+
+    mesh: Mesh
+    count: int
+    seed: int = 0
+    rank: int = 0
+    size: int = 1
+
+    def loss(self, mesh: Mesh, step: int) -> Loss:
+        """Return the mean squared distance, both ways."""
+        generator = step_generator(self.seed, 7, self.rank, step)
+        points = self.mesh.sample(self.count, generator).points.to(mesh.vertices)
+        target = Mesh(self.mesh.vertices.to(mesh.vertices), self.mesh.faces)
+        value = surface_loss(mesh, target, points, generator) / self.size
+        plain = float(value.detach())
+        return Loss(value, math.sqrt(plain), plain)
+
+    def part(self, rank: int, size: int) -> SurfaceTarget:
+        """Return the target of one of several processes."""
+        return replace(self, rank=rank, size=size)
+
+
+class Loaded(NamedTuple):
+    """A target, and what belongs to it.
+
+    Attributes:
+        target: In the network's frame.
+        frame: From the coordinates that results are written in to the network's.
+        reference: What to score against, in the network's frame; None if unknown.
+        files: What all this was read from.
+    """
+
+    target: SilhouetteTarget | SurfaceTarget
+    frame: Frame
+    reference: TrainingShape | None
+    files: Sequence[Path]
+
+
+def load_target(settings: RefineSettings, model: AutoDecoder) -> Loaded:
+    """Return the target that settings name: a mesh file, or a folder of views.
+
+    Raises:
+        FileNotFoundError: If target or reference do not exist.
+        ValueError: If they cannot be used.
+    """
+    path = Path(settings.target)
+    if path.is_dir() or path.suffix.lower() == ".json":
+        return _load_views(settings, model)
+    if settings.reference is not None:
+        raise ValueError(
+            "refine: reference must be left out where the target is a mesh, "
+            f"got {settings.reference}"
+        )
+    shape = read_shape(path, path.stem, model.normalize)
+    target = SurfaceTarget(shape.mesh, settings.surface_points, settings.seed)
+    return Loaded(target, shape.frame, shape, (path,))
+
+
+def _load_views(settings: RefineSettings, model: AutoDecoder) -> Loaded:
+    views = load_views(settings.target, "masks")
+    if settings.size is not None:
+        height, width = views.cameras.size
+        shrink = settings.size / max(height, width)
+        views = views.resized((max(1, round(height * shrink)), max(1, round(width * shrink))))
+    reference, frame = None, Frame()
+    if settings.reference is not None:
+        path = Path(settings.reference)
+        reference = read_shape(path, path.stem, model.normalize)
+        frame = reference.frame
+    # From the solid's own coordinates, which the frame of a reference is stated in.
+    to_network = after(frame, views.frame.inverse()) if reference is not None else Frame()
+    cameras = moved(views.cameras, to_network)
+    assert views.coverage is not None  # which load_views sees to
+    target = SilhouetteTarget(cameras, views.coverage, settings.norm, settings.mode)
+    own = frame if reference is not None else views.frame
+    files: list[StrPath] = [*views.files]
+    if settings.reference is not None:
+        files.append(settings.reference)
+    return Loaded(target, own, reference, [Path(file) for file in files])
+
+
+def after(second: Frame, first: Frame) -> Frame:
+    """Return the frame that does what one frame does and then another."""
+    # ((x - a) s - b) t = (x - (a + b / s)) s t
+    x, y, z = (a + b / first.scale for a, b in zip(first.center, second.center, strict=True))
+    return Frame((x, y, z), first.scale * second.scale)
+
+
+def moved(cameras: Camera, frame: Frame) -> Camera:
+    """Return cameras that see in a frame what they saw before."""
+    center = cameras.translation.new_tensor(frame.center)
+    # R x + t = (R x' + s (t + R c)) / s with x' = (x - c) s; depth only scales.
+    turned = (cameras.rotation * center).sum(dim=2)
+    translation = frame.scale * (cameras.translation + turned)
+    return Camera(cameras.rotation, translation, cameras.focal, cameras.principal, cameras.size)
