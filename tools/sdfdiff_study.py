@@ -93,7 +93,7 @@ def _cases() -> list[Case]:
         ),
         ("from a sphere", {"start": "sphere"}),
     ):
-        found.append(Case("ablation", name, changes, both, seeds=1))
+        found.append(Case("ablation", name, changes, both))
     return found
 
 
