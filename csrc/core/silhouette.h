@@ -46,6 +46,13 @@ struct ContourLine {
     return above == below ? 0 : below ? count : -count;
   }
   DIFFISO_HD double x(double y) const { return at.x0 + (y - at.y0) * slope; }
+  // What it adds to the number of faces over a point.
+  DIFFISO_HD int64_t step_before(double x_at, double y_at) const {
+    const int64_t to_the_right = step(y_at);
+    return to_the_right != 0 && x(y_at) < x_at ? to_the_right : 0;
+  }
+  DIFFISO_HD double left() const { return at.x0 < at.x1 ? at.x0 : at.x1; }
+  DIFFISO_HD double right() const { return at.x0 < at.x1 ? at.x1 : at.x0; }
 };
 
 // The rows of a picture that a line reaches: first to last, none if last < first. Lines to the
@@ -63,25 +70,12 @@ struct RowSpan {
   DIFFISO_HD int64_t count() const { return last - first + 1; }
 };
 
-// The lines of a picture, and those that each row of its pixels holds, in any order.
+// The lines that each row of a picture's pixels holds; a line stands in all its rows.
 struct LineRows {
   int64_t height;
-  const ContourLine* __restrict__ lines;  // (E,)
   const int64_t* __restrict__ begins;     // (H + 1,)
-  const int64_t* __restrict__ entries;    // of row r: begins[r] to begins[r + 1]
-
-  // How many faces lie over a point of the picture.
-  DIFFISO_HD int64_t faces(double x, double y) const {
-    const double last = static_cast<double>(height - 1);
-    const auto row = static_cast<int64_t>(y < 0 ? 0 : y > last ? last : y);
-    int64_t count = 0;
-    for (int64_t n = begins[row]; n < begins[row + 1]; ++n) {
-      const ContourLine& line = lines[entries[n]];
-      const int64_t step = line.step(y);
-      if (step != 0 && line.x(y) < x) count += step;
-    }
-    return count;
-  }
+  const ContourLine* __restrict__ lines;  // of row r: begins[r] to begins[r + 1]
+  bool sorted;                            // by their left ends, within each row
 
   // How much more the left of a line is covered than its right, at a share of its length: 1, -1 or
   // 0, or a part of it where it shares the step with lines that lie on it.
@@ -89,8 +83,17 @@ struct LineRows {
     const double dx = line.at.x1 - line.at.x0, dy = line.at.y1 - line.at.y0;
     const double aside_x = -dy / length * kAside, aside_y = dx / length * kAside;
     const double x = line.at.x0 + share * dx, y = line.at.y0 + share * dy;
-    const int64_t left = faces(x + aside_x, y + aside_y);
-    const int64_t right = faces(x - aside_x, y - aside_y);
+    int64_t left = 0, right = 0;  // faces over a point on either side
+    const int64_t row = row_of(y + aside_y), other = row_of(y - aside_y);
+    const double most = x + (aside_x < 0 ? -aside_x : aside_x);
+    for (int64_t n = begins[row]; n < begins[row + 1]; ++n) {
+      if (sorted && lines[n].left() > most) break;
+      left += lines[n].step_before(x + aside_x, y + aside_y);
+      if (other == row) right += lines[n].step_before(x - aside_x, y - aside_y);
+    }
+    for (int64_t n = begins[other]; other != row && n < begins[other + 1]; ++n) {
+      right += lines[n].step_before(x - aside_x, y - aside_y);
+    }
     if ((left > 0) == (right > 0)) return 0;
     const int way = (left > 0) - (right > 0);
     return way * static_cast<double>(line.count) / static_cast<double>(left - right);
@@ -102,13 +105,21 @@ struct LineRows {
                                  double length) const {
     const double dx = line.at.x1 - line.at.x0, dy = line.at.y1 - line.at.y0;
     const double square = length * length, on_it = kAside * length;
+    const double x_from = line.at.x0 + from * dx, x_end = line.at.x0 + end * dx;
+    const double least = (dx < 0 ? x_end : x_from) - kAside;
+    const double most = (dx < 0 ? x_from : x_end) + kAside;
     double next = end;
     const auto meet = [&](double share) {
       constexpr double kApart = 1e-9;
       if (share > from + kApart && share < next) next = share;
     };
     for (int64_t n = begins[row]; n < begins[row + 1]; ++n) {
-      const Segment& other = lines[entries[n]].at;
+      if (lines[n].left() > most) {
+        if (sorted) break;
+        continue;
+      }
+      if (lines[n].right() < least) continue;
+      const Segment& other = lines[n].at;
       const double x0 = other.x0 - line.at.x0, y0 = other.y0 - line.at.y0;
       const double x1 = other.x1 - line.at.x0, y1 = other.y1 - line.at.y0;
       // How far to the right of the line both ends lie, times its length.
@@ -126,6 +137,11 @@ struct LineRows {
 
  private:
   static constexpr double kAside = 1.0 / 8192;  // pixels: beyond what rounding moves
+
+  DIFFISO_HD int64_t row_of(double y) const {
+    const double last = static_cast<double>(height - 1);
+    return static_cast<int64_t>(y < 0 ? 0 : y > last ? last : y);
+  }
 };
 
 // The first column whose sample, `offset` into the pixel, lies right of x; `width` if none does.

@@ -12,35 +12,44 @@ namespace {
 // Contour edges sorted into the rows of pixels that they reach.
 class SortedLines {
  public:
+  // by_place: rows have their lines from left to right
   SortedLines(const ContourEdge* edges, const std::vector<Segment>& segments, int64_t height,
-              int64_t width)
-      : height_(height), begins_(height + 1, 0), slots_{0} {
+              int64_t width, bool by_place)
+      : height_(height), by_place_(by_place), begins_(height + 1, 0), slots_{0} {
     const auto count = static_cast<int64_t>(segments.size());
     for (int64_t e = 0; e < count; ++e) {
-      lines_.emplace_back(segments[e], edges[e].count);
       spans_.emplace_back(segments[e], height, width);
       slots_.push_back(slots_.back() + spans_[e].count());
       for (int64_t row = spans_[e].first; row <= spans_[e].last; ++row) ++begins_[row + 1];
     }
     for (int64_t row = 0; row < height; ++row) begins_[row + 1] += begins_[row];
-    entries_.resize(begins_[height]);
+    lines_.resize(begins_[height], ContourLine({0, 0, 0, 0}, 0));
+    edges_.resize(begins_[height]);
     std::vector<int64_t> next(begins_.begin(), begins_.end() - 1);
-    for (int64_t e = 0; e < count; ++e) {
-      for (int64_t row = spans_[e].first; row <= spans_[e].last; ++row) entries_[next[row]++] = e;
+    std::vector<std::pair<double, int64_t>> order(count);
+    for (int64_t e = 0; e < count; ++e) order[e] = {std::min(segments[e].x0, segments[e].x1), e};
+    if (by_place) std::sort(order.begin(), order.end());
+    for (const auto& [left, e] : order) {
+      const ContourLine line(segments[e], edges[e].count);
+      for (int64_t row = spans_[e].first; row <= spans_[e].last; ++row) {
+        lines_[next[row]] = line;
+        edges_[next[row]++] = e;
+      }
     }
   }
 
-  LineRows rows() const { return {height_, lines_.data(), begins_.data(), entries_.data()}; }
-  const ContourLine& line(int64_t edge) const { return lines_[edge]; }
+  LineRows rows() const { return {height_, begins_.data(), lines_.data(), by_place_}; }
+  int64_t edge(int64_t line) const { return edges_[line]; }
   // Where what an edge has in a row is kept: the rows of an edge lie one after the other.
   int64_t slot(int64_t edge, int64_t row) const { return slots_[edge] + row - spans_[edge].first; }
   int64_t first_slot(int64_t edge) const { return slots_[edge]; }
 
  private:
   int64_t height_;
-  std::vector<ContourLine> lines_;
+  bool by_place_;
   std::vector<RowSpan> spans_;
-  std::vector<int64_t> begins_, entries_, slots_;
+  std::vector<int64_t> begins_, edges_, slots_;
+  std::vector<ContourLine> lines_;
 };
 
 // One row of pixels. `steps`, all zero before and after: (W + 1, S), what the edges add from a
@@ -54,7 +63,7 @@ void cover_row(const LineRows& lines, int64_t row, int64_t width, int32_t* steps
   }
   const PixelSamples samples(kSamples);
   for (int64_t n = begin; n < end; ++n) {
-    const ContourLine& line = lines.lines[lines.entries[n]];
+    const ContourLine& line = lines.lines[n];
     for (int s = 0; s < kSamples; ++s) {
       const double y = static_cast<double>(row) + samples.y(s);
       const int64_t step = line.step(y);
@@ -138,7 +147,7 @@ std::tuple<Tensor, Tensor, Tensor> silhouette(Tensor vertices, Tensor faces, Ten
       const ContourEdge* mine = edges.data() + offsets[n];
       const Sight<scalar_t> sight{points, matrix, near};
       const SortedLines sorted(mine, segments_of(mine, offsets[n + 1] - offsets[n], sight),
-                               layout.height, layout.width);
+                               layout.height, layout.width, false);
       const LineRows lines = sorted.rows();
       scalar_t* picture = out + n * layout.height * layout.width;
       parallel_pieces(layout.height, kRowsPerTask, [&](int64_t begin, int64_t end) {
@@ -159,16 +168,16 @@ template <typename scalar_t>
 void pull_picture(const ContourEdge* edges, int64_t count, const Sight<scalar_t>& sight,
                   const PictureLayout& layout, const scalar_t* grad, double* grad_vertices,
                   scalar_t* grad_matrix) {
-  const SortedLines lines(edges, segments_of(edges, count, sight), layout.height, layout.width);
+  const std::vector<Segment> segments = segments_of(edges, count, sight);
+  const SortedLines lines(edges, segments, layout.height, layout.width, true);
   const LineRows rows = lines.rows();
   std::vector<LineSums> sums(lines.first_slot(count), LineSums{0, 0});
   parallel_pieces(layout.height, kRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t n = rows.begins[row]; n < rows.begins[row + 1]; ++n) {
-        const int64_t e = rows.entries[n];
-        const ContourLine& line = rows.lines[e];
+        const ContourLine& line = rows.lines[n];
         const LineInRow part(line, row, layout.width);
-        LineSums& sum = sums[lines.slot(e, row)];
+        LineSums& sum = sums[lines.slot(lines.edge(n), row)];
         for (int64_t k = 0; k < part.columns; ++k) {
           const LineSums more = part.column_sums(rows, line, row, k, grad + row * layout.width);
           sum.first += more.first;
@@ -185,7 +194,7 @@ void pull_picture(const ContourEdge* edges, int64_t count, const Sight<scalar_t>
       sum.last += sums[slot].last;
     }
     if (sum.first == 0 && sum.last == 0) continue;
-    const LineGradient pull(lines.line(e).at, sum);
+    const LineGradient pull(segments[e], sum);
     const ContourEnds ends(edges[e], sight, sight.near);
     const auto pull_end = [&](const ContourEnd& end, double x, double y) {
       const SeenPoint self = sight(end.self), other = sight(end.other < 0 ? end.self : end.other);

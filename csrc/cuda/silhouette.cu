@@ -24,7 +24,7 @@ struct LineParams {
   int64_t* slots;                         // (E + 1,) rows that each reaches, then those before it
   int64_t* begins;                        // (N * H + 1,) lines in each row, then those before it
   int64_t* next;                          // (N * H,) how many lines of a row are listed
-  int64_t* entries;                       // (rows reached,) lines by row
+  ContourLine* by_row;                    // (rows reached,) lines by row
 
   DIFFISO_HD int64_t picture(int64_t edge) const { return run_of(offsets, layout.pictures, edge); }
   DIFFISO_HD Sight<scalar_t> sight(int64_t picture) const {
@@ -34,7 +34,7 @@ struct LineParams {
     return {lines[edge].at, layout.height, layout.width};
   }
   DIFFISO_HD LineRows rows(int64_t picture) const {
-    return {layout.height, lines, begins + picture * layout.height, entries};
+    return {layout.height, begins + picture * layout.height, by_row, false};
   }
 };
 
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreadBlock) entry_kernel(LineParams<scalar_t
     const RowSpan span = p.span(e);
     for (int64_t row = first + span.first; row <= first + span.last; ++row) {
       const auto place = atomicAdd(reinterpret_cast<unsigned long long*>(p.next) + row, 1ull);
-      p.entries[p.begins[row] + static_cast<int64_t>(place)] = e;
+      p.by_row[p.begins[row] + static_cast<int64_t>(place)] = p.lines[e];
     }
   });
 }
@@ -80,7 +80,7 @@ int64_t sort_lines(const CudaContext& cuda, Scratch& scratch, LineParams<scalar_
   exclusive_sum(cuda, p.begins, p.begins, rows + 1);
   int64_t total = 0;
   copy_to_host(&total, p.slots + p.count, 1, cuda.stream);
-  p.entries = scratch.take<int64_t>(total);
+  p.by_row = scratch.take<ContourLine>(total);
   launch_by_thread(entry_kernel<scalar_t>, p.count, cuda, p);
   return total;
 }
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kCoverBlock) cover_kernel(CoverParams<scalar_t
   __syncthreads();
   const PixelSamples samples(kSamples);
   for (int64_t n = thread; n < (end - begin) * kSamples; n += kCoverBlock) {
-    const ContourLine& line = rows.lines[rows.entries[begin + n / kSamples]];
+    const ContourLine& line = rows.lines[begin + n / kSamples];
     const int s = static_cast<int>(n % kSamples);
     const double y = static_cast<double>(row) + samples.y(s);
     const int64_t step = line.step(y);
