@@ -161,6 +161,20 @@ COMMANDS = (
         },
     ),
     Command(
+        name="finetune",
+        summary="move a network's weights until its meshes come nearer to those it learned",
+        text="Move the weights of a trained network by the distance of its meshes from those that "
+        "it learned, through their vertices (MeshSDF, 8.5). What comes out is a run folder like "
+        "that of `diffiso train`. Can be killed and resumed, and runs under torchrun.",
+        usage="RUN_FOLDER MESH_FOLDER [-o FOLDER]",
+        examples=(("finetune run solids -o finer", "the network of `diffiso train solids`"),),
+        module="mesh_sdf",
+        settings="FinetuneSettings",
+        function="finetune",
+        positional=("checkpoint", "source"),
+        metavars={"checkpoint": "RUN_FOLDER", "source": "MESH_FOLDER", "output": "FOLDER"},
+    ),
+    Command(
         name="views",
         summary="pictures of a mesh from many sides, with cameras, to reconstruct it from",
         text="Take diffuse pictures of a mesh, lit from each camera, with masks and a camera file "

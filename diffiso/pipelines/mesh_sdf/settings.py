@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How to move a latent code."""
+"""How to move a latent code, or weights."""
 
 from __future__ import annotations
 
@@ -107,3 +107,63 @@ class RefineSettings:
             "resolution": 64,
         }
         return cls(checkpoint, target, **(chosen | changes))
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to move a network's weights by its meshes; lengths in the frame of [-1, 1]^3.
+
+    Attributes:
+        checkpoint: Folder or checkpoint of `diffiso train`.
+        source: Folder of the meshes that were learned.
+        output: Folder to write to.
+        resume: Go on from the checkpoint in `output`, where there is one.
+        steps: Optimisation steps.
+        shapes_per_step: Shapes in each step, at most all.
+        learning_rate: Of the weights, Adam; falls to zero along a cosine.
+        code_learning_rate: Of the codes; 0 leaves them at rest.
+        metric: "surface" measures from points to triangles, both ways; "chamfer" from points to
+            points (Eq. 14).
+        surface_points: Points drawn on either surface.
+        law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
+        resolution: Cells along each axis; the final meshes have twice as many. Too few, and the
+            weights learn to make up for them.
+        distance_samples: Points for the distances before and after.
+        up: Axis that points up in the pictures.
+        device: "cpu", "cuda", or "auto" for CUDA where there is one.
+        seed: Seed of everything drawn.
+    """
+
+    checkpoint: str
+    source: str
+    output: str = "diffiso-finetune"
+    resume: bool = False
+    steps: int = 400
+    shapes_per_step: int = 4
+    learning_rate: float = 5e-5
+    code_learning_rate: float = 1e-3
+    metric: Literal["surface", "chamfer"] = "surface"
+    surface_points: int = 2048
+    law: Literal["sdf", "implicit"] = "implicit"
+    resolution: int = 96
+    distance_samples: int = 50_000
+    up: view.Up = "y"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: If one is not possible.
+        """
+        positive = ("steps", "shapes_per_step", "learning_rate", "surface_points")
+        check_settings(
+            self,
+            positive=(*positive, "distance_samples"),
+            not_negative=("code_learning_rate", "seed"),
+        )
+        if self.resolution < 2:
+            raise ValueError(
+                f"FinetuneSettings: resolution must be at least 2, got {self.resolution}"
+            )

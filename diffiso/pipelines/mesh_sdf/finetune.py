@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`diffiso finetune`: a network's weights moved by the distance of its meshes (MeshSDF, 8.5)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffiso import plots
+from diffiso.io import check_output, check_output_folder, save_image, save_mesh
+from diffiso.losses import chamfer, surface_loss
+from diffiso.ops import NarrowBand, isosurface
+from diffiso.pipelines.auto_decoder import (
+    AutoDecoder,
+    ShapeResult,
+    TrainingShape,
+    judge,
+    read_mesh_folder,
+)
+from diffiso.pipelines.auto_decoder.model import CHECKPOINT
+from diffiso.pipelines.auto_decoder.results import draw_results, summarize
+from diffiso.pipelines.mesh_sdf.refinement import range_of
+from diffiso.pipelines.mesh_sdf.settings import FinetuneSettings
+from diffiso.run import (
+    Processes,
+    Report,
+    load_checkpoint,
+    processes,
+    save_checkpoint,
+    seed_all,
+    step_generator,
+    track,
+)
+from diffiso.types import Mesh
+
+_SAVE_EVERY = 30.0  # seconds between checkpoints
+_WARM_UP = 50  # steps: Adam's first ones are as long as its rate, whatever the gradient
+# What may differ between a run and the one it resumes: none of these changes what is learned.
+_FREE = ("checkpoint", "source", "output", "resume", "distance_samples", "up", "device")
+
+
+class FinetuneResult(NamedTuple):
+    """What came out.
+
+    Attributes:
+        model: Decoder and codes.
+        before: Every shape's surface before, and its distance from the mesh.
+        after: The same afterwards.
+        report: Path of the JSON report.
+    """
+
+    model: AutoDecoder
+    before: list[ShapeResult]
+    after: list[ShapeResult]
+    report: Path
+
+
+@dataclass
+class FinetuneState:
+    """Where a run stands.
+
+    Attributes:
+        model: Decoder and codes.
+        optimizer: Adam, of the decoder's weights.
+        code_optimizer: The same of the codes that a step sees.
+        history: (step, mean loss of its shapes).
+    """
+
+    model: AutoDecoder
+    optimizer: torch.optim.Optimizer
+    code_optimizer: torch.optim.Optimizer
+    history: list[tuple[int, float]] = field(default_factory=list)
+
+    @staticmethod
+    def start(model: AutoDecoder, settings: FinetuneSettings) -> FinetuneState:
+        """Return the state before the first step."""
+        weights = torch.optim.Adam(model.decoder.parameters(), settings.learning_rate)
+        rate = settings.code_learning_rate or 1.0  # where codes rest, nothing is stepped
+        return FinetuneState(model, weights, torch.optim.SparseAdam([model.codes.weight], rate))
+
+    def save(self, path: Path, settings: FinetuneSettings, digests: list[str]) -> None:
+        """Write a checkpoint, which all that reads one of `diffiso train` reads too."""
+        model = self.model
+        learned = {
+            "decoder": dataclasses.asdict(model.decoder.settings),
+            "normalize": model.normalize,
+        }
+        save_checkpoint(
+            path,
+            {
+                "kind": "finetune",
+                "settings": learned,
+                "finetune": dataclasses.asdict(settings),
+                "names": model.names,
+                "frames": [(list(f.center), f.scale) for f in model.frames],
+                "digests": digests,
+                "model": model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "code_optimizer": self.code_optimizer.state_dict(),
+                "history": self.history,
+            },
+        )
+
+    def load(self, path: Path, settings: FinetuneSettings, digests: list[str]) -> None:
+        """Take up a checkpoint of the same run.
+
+        Raises:
+            ValueError: If it is of another run: other settings, other shapes.
+        """
+        found = load_checkpoint(path)
+        if found.get("kind") != "finetune":
+            raise ValueError(f"{path}: must be a checkpoint of diffiso finetune, got another")
+        for name, value in dataclasses.asdict(settings).items():
+            if name not in _FREE and found["finetune"].get(name) != value:
+                raise ValueError(
+                    f"{path}: settings must be those of the run it resumes, "
+                    f"got {name} {found['finetune'].get(name)!r} (now {value!r})"
+                )
+        if found["digests"] != digests:
+            raise ValueError(f"{path}: shapes must be those of the run it resumes, got others")
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.code_optimizer.load_state_dict(found["code_optimizer"])
+        self.history = [(step, loss) for step, loss in found["history"]]
+
+
+def finetune(
+    settings: FinetuneSettings, say: Callable[[str], None] = print
+) -> FinetuneResult | None:
+    """Move a network's weights and codes, and write checkpoint, meshes, pictures and a report.
+
+    Under `torchrun` the processes share the shapes of each step; the first one writes and speaks.
+
+    Args:
+        settings: What to do.
+        say: Takes each line for people.
+
+    Returns:
+        What came out; None in every process but the first.
+
+    Raises:
+        FileNotFoundError: If there is no such network or folder.
+        ValueError: If the folder lacks shapes that the network knows, or the run to resume is
+            another one.
+        OSError: If an output cannot be written.
+        RuntimeError: If a surface vanishes or the loss is not finite; the last good state is saved.
+    """
+    seed_all(settings.seed)
+    output = Path(settings.output)
+    checkpoint = output / CHECKPOINT
+    report = Report("finetune", settings)
+    with processes(settings.device) as group:
+        tell = say if group.is_first else lambda line: None
+        with group.together():
+            if group.is_first:
+                _check(settings)
+            model = AutoDecoder.load(settings.checkpoint)
+            shapes = learned_shapes(model, settings, tell)
+            tell(f"decoder   {settings.checkpoint}: {len(shapes)} shapes of {settings.source}")
+        before = [_judge(model, shape, settings) for shape in shapes] if group.is_first else []
+        report.lap("before")
+        if group.is_first:
+            tell(f"before    {_in_words(before)}")
+        state = FinetuneState.start(model.to(group.device), settings)
+        digests = [shape.digest for shape in shapes]
+        with group.together():
+            if settings.resume and checkpoint.is_file():
+                state.load(checkpoint, settings, digests)
+                tell(f"resumed   at step {len(state.history)}")
+
+        def save() -> None:
+            if group.is_first:
+                state.save(checkpoint, settings, digests)
+
+        finetune_steps(state, shapes, settings, group, save)
+        tell(f"learned   {settings.steps} steps; {report.lap('steps'):.0f} s")
+    if not group.is_first:
+        return None
+    model = state.model.to("cpu").eval()
+    after = [_judge(model, shape, settings) for shape in shapes]
+    tell(f"after     {_in_words(after)}")
+    report.metrics["losses"] = state.history
+    report.metrics["before"], report.metrics["after"] = summarize(before), summarize(after)
+    files = [checkpoint, plots.save_curves(output / "loss.png", state.history, "step", "loss")]
+    for result in after:
+        mesh = result.shape.frame.inverse().mesh(result.mesh)
+        files.append(save_mesh(output / "shapes" / f"{result.shape.name}.ply", mesh))
+    picture = draw_results(after, up=settings.up, title=_in_words(after))
+    files.append(save_image(output / "shapes.png", picture))
+    report.files += [str(path) for path in files]
+    path = report.write(output / "report.json")
+    tell(f"wrote     {output}/: {CHECKPOINT}, loss.png, shapes.png, shapes/, report.json")
+    return FinetuneResult(model, before, after, path)
+
+
+def learned_shapes(
+    model: AutoDecoder, settings: FinetuneSettings, say: Callable[[str], None]
+) -> list[TrainingShape]:
+    """Return the meshes of the shapes that a network knows, in its order and its frames.
+
+    Raises:
+        ValueError: If the folder lacks one.
+    """
+    there = {
+        shape.name: shape
+        for shape in read_mesh_folder(settings.source, model.normalize, say).shapes
+    }
+    missing = [name for name in model.names if name not in there]
+    if missing:
+        raise ValueError(
+            f"{settings.source}: source must hold the {len(model.names)} shapes that were learned, "
+            f"got none named {missing[0]}"
+        )
+    return [there[name] for name in model.names]
+
+
+def finetune_steps(
+    state: FinetuneState,
+    shapes: list[TrainingShape],
+    settings: FinetuneSettings,
+    group: Processes,
+    save: Callable[[], None],
+) -> None:
+    """Take the steps that are left: MeshSDF, Eq. 15 and 16.
+
+    Each extracts the meshes of some shapes, and follows their distance from what they should be
+    through their vertices back to the weights.
+
+    Raises:
+        RuntimeError: If a surface vanishes or the loss is not finite; the state is that of the last
+            good step, and saved.
+    """
+    model = state.model
+    decoder = model.decoder.eval()  # without dropout: a surface that jitters has no gradient
+    table = model.codes.weight
+    count = min(settings.shapes_per_step, len(shapes))
+    saved = time.monotonic()
+    steps = range(len(state.history), settings.steps)
+    loop = track(steps, "fine-tuning", settings.steps, start=len(state.history))
+    for step in loop:
+        warm = min(1.0, (step + 1) / min(_WARM_UP, settings.steps))
+        share = warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        _set_rates(state, settings, share)
+        draw = step_generator(settings.seed, 8, step)
+        ids = torch.randperm(len(shapes), generator=draw)[:count]
+        codes = table[ids.to(table.device)].detach().requires_grad_()
+        state.optimizer.zero_grad(set_to_none=True)
+        total, trouble = torch.zeros((), device=table.device), ""
+        for place in range(group.rank, count, group.size):
+            shape = shapes[int(ids[place])]
+            generator = step_generator(settings.seed, 9, step, place)
+            try:
+                loss = _distance(model, codes[place], shape, settings, generator) / count
+            except RuntimeError as error:
+                trouble = f"finetune: {error} at step {step}"
+                break
+            torch.autograd.backward(loss)
+            total = total + loss.detach()
+        if trouble:
+            save()
+        group.agree(not trouble, trouble)
+        mean = float(group.size * group.mean(total))
+        if not math.isfinite(mean):
+            save()
+        group.agree(
+            math.isfinite(mean), f"finetune: the loss must stay finite, got {mean} at step {step}"
+        )
+        for weight in decoder.parameters():
+            grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad = group.size * group.mean(grad)
+        state.optimizer.step()
+        if settings.code_learning_rate > 0:
+            rows = codes.grad if codes.grad is not None else torch.zeros_like(codes)
+            table.grad = torch.sparse_coo_tensor(
+                ids[None].to(table.device),
+                group.size * group.mean(rows),
+                table.shape,
+                check_invariants=False,
+            ).coalesce()
+            state.code_optimizer.step()
+        state.history.append((step, mean))
+        loop.say(f"loss {mean:.2e}")
+        if time.monotonic() - saved > _SAVE_EVERY:
+            save()
+            saved = time.monotonic()
+    save()
+
+
+def _distance(
+    model: AutoDecoder,
+    code: Tensor,
+    shape: TrainingShape,
+    settings: FinetuneSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return how far a code's mesh is from the mesh that it stands for."""
+    latent = model.decoder.field(code)
+    band = NarrowBand(-1.0, 1.0, settings.resolution, device=code.device, dtype=code.dtype)
+    mesh = isosurface(latent, law=settings.law, band=band)
+    assert isinstance(mesh, Mesh)
+    if len(mesh.faces) == 0:
+        raise RuntimeError(f"the surface of {shape.name} vanished ({range_of(latent, band)})")
+    target = Mesh(shape.mesh.vertices.to(mesh.vertices), shape.mesh.faces.to(mesh.faces.device))
+    points = target.sample(settings.surface_points, generator).points
+    if settings.metric == "surface":
+        return surface_loss(mesh, target, points, generator)
+    return chamfer(mesh.sample(settings.surface_points, generator).points, points)
+
+
+def _set_rates(state: FinetuneState, settings: FinetuneSettings, share: float) -> None:
+    pairs: list[tuple[torch.optim.Optimizer, float]] = [
+        (state.optimizer, settings.learning_rate),
+        (state.code_optimizer, settings.code_learning_rate),
+    ]
+    for optimizer, largest in pairs:
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = max(largest * share, 1e-12)
+
+
+def _judge(model: AutoDecoder, shape: TrainingShape, settings: FinetuneSettings) -> ShapeResult:
+    latent = model.field(shape.name)
+    samples = settings.distance_samples
+    return judge(latent, shape, 2 * settings.resolution, samples, settings.seed)
+
+
+def _in_words(results: list[ShapeResult]) -> str:
+    found: dict[str, Any] = summarize(results)
+    if found["mean_rms_share_of_side"] is None:
+        return f"{found['shapes']} shapes without a surface"
+    mean = f"mean RMS {100 * found['mean_rms_share_of_side']:.3f}% of the longest side"
+    lost = found["without_surface"]
+    return f"{found['shapes']} shapes, {mean}" + (f", {lost} without a surface" if lost else "")
+
+
+def _check(settings: FinetuneSettings) -> None:
+    """Find before the work starts what would stop it in the end."""
+    output, source = check_output_folder(settings.output), Path(settings.source)
+    for name in (CHECKPOINT, "loss.png", "shapes.png", "report.json"):
+        check_output(output / name, inputs=[_file_of(settings.checkpoint)])
+    check_output_folder(output / "shapes")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{output}: output must lie outside the source, got a folder in {source}")
+    if (output / CHECKPOINT).is_file() and not settings.resume:
+        raise ValueError(
+            f"{output / CHECKPOINT}: output must be a folder without a checkpoint, "
+            "or resume be set to go on"
+        )
+
+
+def _file_of(checkpoint: str) -> Path:
+    path = Path(checkpoint)
+    return path / CHECKPOINT if path.is_dir() else path
