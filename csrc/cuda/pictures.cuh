@@ -200,10 +200,30 @@ __global__ void __launch_bounds__(kThreadBlock) pull_matrix_kernel(PullParams<sc
   }
 }
 
-// Sums what pulls give, into outputs that are not set.
+// What an op's kernels found, and where it goes: outputs that are not set.
+struct PulledBack {
+  const Tensor &vertices, &projections;
+  const Tensor &grad_vertices, &grad_projections;
+  int64_t count;
+  const int64_t* begins;  // as in PullParams, and the next two
+  int64_t* vertex;
+  Vec3<double>* grad;
+};
+
 template <typename scalar_t>
-void sum_pulls(const CudaContext& cuda, Scratch& scratch, PullParams<scalar_t> p,
+void sum_pulls(const CudaContext& cuda, Scratch& scratch, const PulledBack& found,
                bool deterministic) {
+  PullParams<scalar_t> p{};
+  p.count = found.count;
+  p.pictures = found.projections.size(0);
+  p.vertex_count = found.vertices.size(0);
+  p.points = static_cast<const scalar_t*>(found.vertices.const_data_ptr());
+  p.matrices = static_cast<const scalar_t*>(found.projections.const_data_ptr());
+  p.begins = found.begins;
+  p.vertex = found.vertex;
+  p.grad = found.grad;
+  p.grad_vertices = static_cast<scalar_t*>(found.grad_vertices.mutable_data_ptr());
+  p.grad_matrices = static_cast<scalar_t*>(found.grad_projections.mutable_data_ptr());
   launch(pull_matrix_kernel<scalar_t>, grid_for(p.pictures, 1), kThreadBlock, 0, cuda.stream, p);
   p.sums = scratch.take_zeros<double>(3 * p.vertex_count);
   if (!deterministic) {

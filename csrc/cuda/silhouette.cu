@@ -284,18 +284,9 @@ std::tuple<Tensor, Tensor> silhouette_backward(Tensor grad_coverage, Tensor vert
     launch_by_thread(line_sum_kernel<scalar_t>, p.reached, cuda, p);
     launch_by_thread(line_pull_kernel<scalar_t>, p.lines.count, cuda, p);
     launch_by_thread(pull_begin_kernel<scalar_t>, layout.pictures + 1, cuda, p);
-    PullParams<scalar_t> pull{};
-    pull.count = 4 * p.lines.count;
-    pull.pictures = layout.pictures;
-    pull.vertex_count = vertices.size(0);
-    pull.points = p.lines.points;
-    pull.matrices = p.lines.matrices;
-    pull.begins = p.begins;
-    pull.vertex = p.vertex;
-    pull.grad = p.pulls;
-    pull.grad_vertices = static_cast<scalar_t*>(grad_vertices.mutable_data_ptr());
-    pull.grad_matrices = static_cast<scalar_t*>(grad_projections.mutable_data_ptr());
-    sum_pulls(cuda, scratch, pull, deterministic);
+    const PulledBack found{vertices,          projections, grad_vertices, grad_projections,
+                           4 * p.lines.count, p.begins,    p.vertex,      p.pulls};
+    sum_pulls<scalar_t>(cuda, scratch, found, deterministic);
   });
   return {grad_vertices, grad_projections};
 }

@@ -254,18 +254,9 @@ std::tuple<Tensor, Tensor> soft_silhouette_backward(Tensor grad_clear, Tensor cl
     p.pulls = scratch.take<Vec3<double>>(3 * count);
     launch_by_thread(soft_pull_kernel<scalar_t>, count, cuda, p);
     launch_by_thread(soft_begin_kernel<scalar_t>, layout.pictures + 1, cuda, p);
-    PullParams<scalar_t> pull{};
-    pull.count = 3 * count;
-    pull.pictures = layout.pictures;
-    pull.vertex_count = vertices.size(0);
-    pull.points = p.soft.p.points;
-    pull.matrices = p.soft.p.matrices;
-    pull.begins = p.begins;
-    pull.vertex = p.vertex;
-    pull.grad = p.pulls;
-    pull.grad_vertices = static_cast<scalar_t*>(grad_vertices.mutable_data_ptr());
-    pull.grad_matrices = static_cast<scalar_t*>(grad_projections.mutable_data_ptr());
-    sum_pulls(cuda, scratch, pull, deterministic);
+    const PulledBack found{vertices,  projections, grad_vertices, grad_projections,
+                           3 * count, p.begins,    p.vertex,      p.pulls};
+    sum_pulls<scalar_t>(cuda, scratch, found, deterministic);
   });
   return {grad_vertices, grad_projections};
 }

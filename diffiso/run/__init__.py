@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every run shares: seeds, settings, progress, checkpoints, processes, and a report."""
 
-from diffiso.run.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from diffiso.run.checkpoint import (
+    check_resumed,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from diffiso.run.hardware import cpu_threads, hardware, memory_bytes
 from diffiso.run.processes import Processes, ProcessStopped, is_first, processes
 from diffiso.run.progress import Track, progress_bar, track
@@ -21,6 +26,7 @@ __all__ = [
     "Report",
     "Track",
     "add_settings",
+    "check_resumed",
     "check_settings",
     "cpu_threads",
     "hardware",

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,33 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: StrPath)
                 f"{key} must be {tuple(mine.shape)}, got {tuple(weights[key].shape)}"
             )
     module.load_state_dict(weights)
+
+
+def check_resumed(
+    path: StrPath, found: Mapping[str, Any], settings: Any, free: Sequence[str] = ()
+) -> None:
+    """Refuse to go on from a checkpoint of a run that had other settings.
+
+    Args:
+        path: Where the checkpoint is, for the message.
+        found: The settings that it holds, as `dataclasses.asdict` gave them.
+        settings: Those of the run that wants to go on, a dataclass.
+        free: Names that may differ.
+
+    Raises:
+        ValueError: If another setting differs.
+
+    Example:
+        >>> from diffiso.fields import DecoderSettings
+        >>> settings = DecoderSettings(width=128)
+        >>> check_resumed("run.pt", dataclasses.asdict(settings), settings)
+    """
+    for name, value in dataclasses.asdict(settings).items():
+        if name not in free and found.get(name) != value:
+            raise ValueError(
+                f"{path}: settings must be those of the run it resumes, "
+                f"got {name} {found.get(name)!r} (now {value!r})"
+            )
 
 
 def _check_state(value: Any, place: str) -> None:

@@ -25,6 +25,7 @@ from diffiso.pipelines.auto_decoder.model import AutoDecoder
 from diffiso.pipelines.auto_decoder.settings import TrainSettings
 from diffiso.run import (
     Processes,
+    check_resumed,
     load_checkpoint,
     save_checkpoint,
     step_generator,
@@ -103,16 +104,7 @@ class TrainState:
         found = load_checkpoint(path)
         if found.get("kind") != "auto_decoder":
             raise ValueError(f"{path}: must be a checkpoint of diffiso train, got another")
-        wanted = dataclasses.asdict(settings)
-        other = [
-            f"{name} {found['settings'].get(name)!r} (now {value!r})"
-            for name, value in wanted.items()
-            if name not in _FREE and found["settings"].get(name) != value
-        ]
-        if other:
-            raise ValueError(
-                f"{path}: settings must be those of the run it resumes, got {other[0]}"
-            )
+        check_resumed(path, found["settings"], settings, _FREE)
         if found["names"] != self.model.names or found["digests"] != digests:
             changed = set(zip(found["names"], found["digests"], strict=True)) ^ set(
                 zip(self.model.names, digests, strict=True)

@@ -32,6 +32,7 @@ from diffiso.pipelines.mesh_sdf.settings import FinetuneSettings
 from diffiso.run import (
     Processes,
     Report,
+    check_resumed,
     load_checkpoint,
     processes,
     save_checkpoint,
@@ -118,12 +119,7 @@ class FinetuneState:
         found = load_checkpoint(path)
         if found.get("kind") != "finetune":
             raise ValueError(f"{path}: must be a checkpoint of diffiso finetune, got another")
-        for name, value in dataclasses.asdict(settings).items():
-            if name not in _FREE and found["finetune"].get(name) != value:
-                raise ValueError(
-                    f"{path}: settings must be those of the run it resumes, "
-                    f"got {name} {found['finetune'].get(name)!r} (now {value!r})"
-                )
+        check_resumed(path, found["finetune"], settings, _FREE)
         if found["digests"] != digests:
             raise ValueError(f"{path}: shapes must be those of the run it resumes, got others")
         self.model.load_state_dict(found["model"])

@@ -19,7 +19,7 @@ from diffiso.ops import NarrowBand, isosurface
 from diffiso.pipelines.auto_decoder import AutoDecoder
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
 from diffiso.pipelines.mesh_sdf.targets import Target
-from diffiso.run import Processes, load_checkpoint, save_checkpoint, track
+from diffiso.run import Processes, check_resumed, load_checkpoint, save_checkpoint, track
 from diffiso.types import Mesh
 
 # What may differ between a run and the one it resumes: none of these changes what is looked for.
@@ -101,12 +101,7 @@ class Refinement:
         found = load_checkpoint(path)
         if found.get("kind") != "refine":
             raise ValueError(f"{path}: must be a checkpoint of diffiso refine, got another")
-        for name, value in dataclasses.asdict(settings).items():
-            if name not in _FREE and found["settings"].get(name) != value:
-                raise ValueError(
-                    f"{path}: settings must be those of the run it resumes, "
-                    f"got {name} {found['settings'].get(name)!r} (now {value!r})"
-                )
+        check_resumed(path, found["settings"], settings, _FREE)
         if found["digest"] != digest:
             raise ValueError(f"{path}: network and target must be those of the run it resumes")
         return Refinement(

@@ -34,7 +34,7 @@ from diffiso.pipelines.sdfdiff.levels import (
 from diffiso.pipelines.sdfdiff.schedule import Greedy, batch_views, picture_size
 from diffiso.pipelines.sdfdiff.settings import ReconstructSettings
 from diffiso.pipelines.views import Box, Views
-from diffiso.run import load_checkpoint, save_checkpoint, track
+from diffiso.run import check_resumed, load_checkpoint, save_checkpoint, track
 from diffiso.types import Grid
 
 _RECORD_EVERY = 10  # updates between looks at the energy
@@ -111,12 +111,7 @@ class State:
         found = load_checkpoint(path)
         if found.get("kind") != "sdfdiff":
             raise ValueError(f"{path}: must be a checkpoint of diffiso reconstruct, got another")
-        for name, value in dataclasses.asdict(settings).items():
-            if name not in _FREE and found["settings"].get(name) != value:
-                raise ValueError(
-                    f"{path}: settings must be those of the run it resumes, "
-                    f"got {name} {found['settings'].get(name)!r} (now {value!r})"
-                )
+        check_resumed(path, found["settings"], settings, _FREE)
         if found["digest"] != digest:
             raise ValueError(f"{path}: views must be those of the run it resumes, got others")
         return State(
