@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """MeshSDF's experiments: gradients against differences, and spheres that become tori.
 
-Run as `python -m tools.mesh_sdf_study DIR [STUDY ...]`; studies are those of `STUDIES`. Every run
-is a process of its own, of one thread. Rows go to DIR/STUDY.json as runs end; runs that are there
-are not made again. `--table` only prints what is there, as Markdown; `--pictures` draws curves and
-an animation from new runs of the first seed.
+Run as `python -m tools.mesh_sdf_study DIR [STUDY ...] [--meshes MESHES]`; studies are those of
+`STUDIES`. Every run is a process of its own, of one thread. Rows go to DIR/STUDY.json as runs end;
+runs that are there are not made again. `--table` only prints what is there, as Markdown;
+`--pictures` draws curves and an animation from new runs of the first seed.
 
 gradients: how a loss on the extracted mesh changes with a parameter, by both laws of vertices,
 against central differences of meshes that are extracted anew. MeshSDF, Theorem 1.
 topology: from a sphere to a torus, by surfaces (Eq. 5) and by silhouettes (Eq. 6), ten seeds.
+refinement: from spot to bob in one picture, see mesh_sdf_refinement.py.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from diffiso.pipelines.morph import (
     turn_sphere_into_torus,
 )
 from diffiso.run import cpu_threads, seed_all, track
+from tools.mesh_sdf_refinement import SCALES, refinement_rows, refinement_table
 
 Row = dict[str, Any]
 
@@ -95,7 +97,7 @@ SCORES: dict[str, Callable[[Mesh], Tensor]] = {
 }
 
 
-def gradient_rows(_: int) -> list[Row]:
+def gradient_rows() -> list[Row]:
     families = {
         "sphere": Family(sphere, (0.62,), 0.02),
         "sphere, field twice as steep": Family(steep_sphere, (0.62,), 0.02),
@@ -225,15 +227,16 @@ def topology_pictures(folder: Path) -> list[Path]:
 class Study(NamedTuple):
     """A study: its runs, each of which gives some rows, and what is printed of them."""
 
-    rows: Callable[[int], list[Row]]
+    rows: Callable[[int, Path, Path], list[Row]]
     runs: int
     table: Callable[[list[Row]], str]
     pictures: Callable[[Path], list[Path]] | None = None
 
 
 STUDIES = {
-    "gradients": Study(gradient_rows, 1, gradient_table),
-    "topology": Study(topology_rows, SEEDS, topology_table, topology_pictures),
+    "gradients": Study(lambda run, *_: gradient_rows(), 1, gradient_table),
+    "topology": Study(lambda run, *_: topology_rows(run), SEEDS, topology_table, topology_pictures),
+    "refinement": Study(refinement_rows, len(SCALES), refinement_table),
 }
 
 
@@ -245,13 +248,14 @@ def read(folder: Path, name: str) -> list[Row]:
     return rows
 
 
-def make(folder: Path, name: str, at_once: int) -> None:
+def make(folder: Path, meshes: Path, name: str, at_once: int) -> None:
     """Make the runs of a study that are missing, some at once, each in a process of its own."""
     there = {row["run"] for row in read(folder, name)}
     missing = [run for run in range(STUDIES[name].runs) if run not in there]
 
     def one(run: int) -> list[Row]:
         command = [sys.executable, "-m", "tools.mesh_sdf_study", str(folder), name]
+        command += ["--meshes", str(meshes)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [*command, "--one", str(run)], env=environment, capture_output=True, text=True,
@@ -273,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("studies", nargs="*", default=list(STUDIES), help=", ".join(STUDIES))
+    parser.add_argument("--meshes", type=Path, default=Path("meshes"))
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--pictures", action="store_true")
@@ -283,7 +288,8 @@ def main() -> None:
         parser.error(f"studies must be among {', '.join(STUDIES)}, got {', '.join(unknown)}")
     if given.one is not None:
         with cpu_threads(1):
-            print(json.dumps(STUDIES[given.studies[0]].rows(given.one)))
+            rows = STUDIES[given.studies[0]].rows(given.one, given.folder, given.meshes)
+            print(json.dumps(rows))
         return
     for name in given.studies:
         study = STUDIES[name]
@@ -292,7 +298,7 @@ def main() -> None:
                 print(path)
             continue
         if not given.table:
-            make(given.folder, name, given.at_once)
+            make(given.folder, given.meshes, name, given.at_once)
         print(f"\n{name}\n\n{study.table(read(given.folder, name))}")
 
 
