@@ -167,7 +167,8 @@ _MORE = "diffiso COMMAND --help lists everything that a command can be told, wit
 def _table() -> str:
     rows = [(command.name, command.summary) for command in COMMANDS]
     rows.append(("info", "versions, and whether this installation has CUDA kernels"))
-    return "commands:\n" + "".join(f"  {name:<10}{summary}\n" for name, summary in rows)
+    width = 2 + max(len(name) for name, _ in rows)
+    return "commands:\n" + "".join(f"  {name:<{width}}{summary}\n" for name, summary in rows)
 
 
 def _examples(commands: Sequence[Command]) -> str:

@@ -317,7 +317,7 @@ def test_help_teaches():
     assert "diffiso extract bunny.obj -o bunny.ply --resolution 256" in done.stdout
     assert "--settings FILE" in done.stdout
     for command in COMMANDS:
-        assert f"\n  {command.name}" in done.stdout
+        assert f"\n  {command.name}  " in done.stdout
         assert command.summary in done.stdout
         for line, text in command.examples:
             assert f"diffiso {line}" in done.stdout
