@@ -157,6 +157,28 @@ def test_resumed_equals_unbroken(folder, tmp_path):
     assert (tmp_path / "part.ply").read_bytes() == (tmp_path / "whole.ply").read_bytes()
 
 
+def test_a_run_that_was_killed_goes_on(folder, tmp_path, monkeypatch):
+    """From the last step at which the field is sampled anew, to the same result."""
+    whole = refine(quick(folder, tmp_path / "whole.ply"), quiet)
+    module = sys.modules["diffiso.pipelines.mesh_sdf.refinement"]
+    kept = module._descend
+
+    def killed(*arguments):
+        if arguments[-1] == 17:
+            raise KeyboardInterrupt
+        return kept(*arguments)
+
+    part = quick(folder, tmp_path / "part.ply")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_descend", killed)
+        with pytest.raises(KeyboardInterrupt):
+            refine(part, quiet)
+    assert len(load_checkpoint(tmp_path / "part.pt")["history"]) == 10
+    resumed = refine(dataclasses.replace(part, resume=True), quiet)
+    assert torch.equal(resumed.code, whole.code)
+    assert torch.equal(torch.stack(resumed.state.codes), torch.stack(whole.state.codes))
+
+
 def test_only_the_same_run_is_resumed(folder, tmp_path):
     settings = quick(folder, tmp_path / "out.ply", steps=2)
     refine(settings, quiet)

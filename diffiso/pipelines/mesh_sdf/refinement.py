@@ -159,8 +159,7 @@ def refine_code(
         began = time.perf_counter()
         if step % settings.refresh_every == 0:
             band.reset()
-            if step > state.step or step == 0:
-                save(state)
+            save(state)
         found = _descend(model, target, code, band, settings, group, step)
         state.codes.append(code.detach().cpu().clone())
         if found.loss < state.best_loss:
