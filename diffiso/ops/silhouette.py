@@ -94,7 +94,7 @@ def silhouette(
     where an edge with something on one side in the picture and nothing on the other moves by a
     pixel along its normal, coverage changes by the length of that edge in each pixel. They are the
     derivatives of the true coverage, not of the samples, and so do not depend on the number of
-    triangles; a hidden edge has none, nor has what is thinner than 1/100 pixel.
+    triangles; a hidden edge has none, nor has what is thinner than 1/4000 pixel.
 
     Differentiable once in vertices and cameras. On CUDA the gradient uses atomics, unless
     ``torch.use_deterministic_algorithms(True)`` asks for a fixed order; pictures are always the

@@ -303,7 +303,7 @@ def _distance(
     mesh = isosurface(latent, law=settings.law, band=band)
     assert isinstance(mesh, Mesh)
     if len(mesh.faces) == 0:
-        raise RuntimeError(f"the surface of {shape.name} vanished ({range_of(latent, band)})")
+        raise RuntimeError(f"the surface of {shape.name} vanished ({range_of(latent)})")
     target = Mesh(shape.mesh.vertices.to(mesh.vertices), shape.mesh.faces.to(mesh.faces.device))
     points = target.sample(settings.surface_points, generator).points
     if settings.metric == "surface":

@@ -178,13 +178,14 @@ def _write(
     code = state.best if settings.keep == "best" else state.code.cpu()
     inner = surface(model, code, settings.resolution)
     mesh = loaded.frame.inverse().mesh(Mesh(inner.vertices.double(), inner.faces))
+    final = loaded.target.loss(inner, 0)
     report.metrics |= describe(mesh) | {
         "code": code.tolist(),
         "steps": [record._asdict() for record in state.history],
         "best_loss": state.best_loss,
-        "final": {name: _score(loaded, inner, name) for name in ("l1", "l2")},
+        "final": {"l1": final.l1, "l2": final.l2},
     }
-    tell(f"surface   {summarize(mesh)}; l2 {report.metrics['final']['l2']:.6f}")
+    tell(f"surface   {summarize(mesh)}; l2 {final.l2:.6f}")
     if loaded.reference is not None:
         distance = surface_distance(
             Mesh(inner.vertices.double(), inner.faces),
@@ -215,11 +216,6 @@ def surface(model: AutoDecoder, code: Tensor, resolution: int) -> Mesh:
     mesh = isosurface(model.decoder.field(code), -1.0, 1.0, resolution, close_boundary=True)
     assert isinstance(mesh, Mesh)
     return mesh
-
-
-def _score(loaded: Loaded, mesh: Mesh, name: str) -> float:
-    value: float = getattr(loaded.target.loss(mesh, 0), name)
-    return value
 
 
 def draw_result(

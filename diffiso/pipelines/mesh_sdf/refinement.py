@@ -188,7 +188,7 @@ def _descend(
     mesh = isosurface(field, law=settings.law, band=band)
     assert isinstance(mesh, Mesh)
     if len(mesh.faces) == 0:
-        raise RuntimeError(f"refine: the surface vanished at step {step}; {range_of(field, band)}")
+        raise RuntimeError(f"refine: the surface vanished at step {step}; {range_of(field)}")
     found = target.loss(mesh, step)
     (grad,) = torch.autograd.grad(found.value, code)
     total = torch.stack(
@@ -207,7 +207,7 @@ def _descend(
 
 
 @torch.no_grad()
-def range_of(field: LatentField, band: NarrowBand) -> str:
+def range_of(field: LatentField) -> str:
     """Return between which values a field without a surface lies, in words."""
     weight = next(iter(field.decoder.parameters()))
     axis = torch.linspace(-1, 1, _LOOK, dtype=weight.dtype, device=weight.device)
