@@ -21,6 +21,20 @@ void launch_by_thread(void (*kernel)(Params), int64_t most, const CudaContext& c
   launch(kernel, striding_grid(most, kThreadBlock), kThreadBlock, 0, cuda.stream, params);
 }
 
+// The last n of `count` whose `begins[n]` is at most i.
+DIFFISO_HD int64_t run_of(const int64_t* begins, int64_t count, int64_t i) {
+  int64_t low = 0, high = count - 1;
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (begins[middle] <= i) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
 // Memory for one op's kernels.
 class Scratch {
  public:

@@ -173,7 +173,15 @@ DIFFISO_HD Vec3<double> pull_back(SeenPoint at, double grad_x, double grad_y) {
   return {grad_x / at.depth, grad_y / at.depth, -(grad_x * at.x + grad_y * at.y) / at.depth};
 }
 
-// The same of both vertices of an end.
+// What a coordinate of a point receives when (x, y, depth) of a camera's matrix do.
+template <typename scalar_t>
+DIFFISO_HD double pull_back(const scalar_t* matrix, Vec3<double> grad, int axis) {
+  double sum = 0;
+  for (int row = 0; row < 3; ++row) sum += grad[row] * double{matrix[4 * row + axis]};
+  return sum;
+}
+
+// The same of both vertices of an end, before the matrix.
 struct EndGradient {
   Vec3<double> self, other;
 

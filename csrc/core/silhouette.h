@@ -173,7 +173,20 @@ struct LineInRow {
     columns = column(from < to ? to : from, width) - first_column + 1;
   }
 
-  // Sums along the part in the k-th of its columns; grad: of the row's pixels.
+  // Sums along the whole part; grad: of the row's pixels.
+  template <typename scalar_t>
+  DIFFISO_HD LineSums sums(const LineRows& rows, const ContourLine& line, int64_t row,
+                           const scalar_t* grad) const {
+    LineSums total{0, 0};
+    for (int64_t k = 0; k < columns; ++k) {
+      const LineSums more = column_sums(rows, line, row, k, grad);
+      total.first += more.first;
+      total.last += more.last;
+    }
+    return total;
+  }
+
+  // Sums along the part in the k-th of its columns.
   template <typename scalar_t>
   DIFFISO_HD LineSums column_sums(const LineRows& rows, const ContourLine& line, int64_t row,
                                   int64_t k, const scalar_t* grad) const {

@@ -139,4 +139,33 @@ struct SoftCut {
   }
 };
 
+// A picture as the forward left it, and what it receives.
+template <typename scalar_t>
+struct SoftPicture {
+  const scalar_t* __restrict__ grad;  // (H, W), as the next three
+  const scalar_t* __restrict__ clear;
+  const double* __restrict__ cut_depth;
+  const int64_t* __restrict__ cut_face;
+};
+
+// What a face's corners receive, in units of the face; number: of the face within its mesh.
+template <typename scalar_t>
+DIFFISO_HD void pull_soft_face(const SoftRule& rule, const SoftFace& face, int64_t number,
+                               const SoftPicture<scalar_t>& picture, double* grad_x,
+                               double* grad_y) {
+  for (int64_t row = face.first_row; row <= face.last_row; ++row) {
+    for (int64_t column = face.first_column; column <= face.last_column; ++column) {
+      const int64_t pixel = row * rule.width + column;
+      const double g = double{picture.grad[pixel]} * double{picture.clear[pixel]};
+      if (g == 0) continue;
+      const SoftCover cover = face.cover(rule, row, column);
+      const SoftCut cut{picture.cut_depth[pixel], picture.cut_face[pixel]};
+      if (!cover.any || !cut.keeps(cover.depth, number)) continue;
+      // d log(clear) / d distance = (1 - clear) / sigma of this face.
+      const double covered = 1 - clear_share(cover.distance, rule.sigma);
+      face.gradient(rule, row, column, cover, g * covered / rule.sigma, grad_x, grad_y);
+    }
+  }
+}
+
 }  // namespace diffiso

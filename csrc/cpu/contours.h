@@ -81,11 +81,7 @@ class PictureGradient {
       for (int a = 0; a < 3; ++a) grad_matrix_[4 * row + a] += grad[row] * double{at[a]};
       grad_matrix_[4 * row + 3] += grad[row];
     }
-    for (int a = 0; a < 3; ++a) {
-      double sum = 0;
-      for (int row = 0; row < 3; ++row) sum += grad[row] * double{matrix_[4 * row + a]};
-      grad_vertices_[3 * vertex + a] += sum;
-    }
+    for (int a = 0; a < 3; ++a) grad_vertices_[3 * vertex + a] += pull_back(matrix_, grad, a);
   }
   void store(scalar_t* grad_matrix) const {
     for (int k = 0; k < 12; ++k) grad_matrix[k] = static_cast<scalar_t>(grad_matrix_[k]);

@@ -176,13 +176,8 @@ void pull_picture(const ContourEdge* edges, int64_t count, const Sight<scalar_t>
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t n = rows.begins[row]; n < rows.begins[row + 1]; ++n) {
         const ContourLine& line = rows.lines[n];
-        const LineInRow part(line, row, layout.width);
-        LineSums& sum = sums[lines.slot(lines.edge(n), row)];
-        for (int64_t k = 0; k < part.columns; ++k) {
-          const LineSums more = part.column_sums(rows, line, row, k, grad + row * layout.width);
-          sum.first += more.first;
-          sum.last += more.last;
-        }
+        sums[lines.slot(lines.edge(n), row)] =
+            LineInRow(line, row, layout.width).sums(rows, line, row, grad + row * layout.width);
       }
     }
   });

@@ -159,26 +159,14 @@ std::tuple<Tensor, Tensor> soft_silhouette_backward(Tensor grad_clear, Tensor cl
       const MeshRuns& mesh = runs[layout.mesh(n)];
       const scalar_t* matrix = matrices + 12 * n;
       const std::vector<SoftFace> soft = soft_faces(in, mesh, matrix, rule);
+      const int64_t first = n * layout.height * layout.width;
+      const SoftPicture<scalar_t> picture{grad + first, share + first, depths + first,
+                                          last_faces + first};
       std::vector<std::array<double, 6>> pulls(soft.size());
-      parallel_pieces(mesh.faces, 256, [&](int64_t first, int64_t last) {
-        for (int64_t f = first; f < last; ++f) {
+      parallel_pieces(mesh.faces, 256, [&](int64_t begin, int64_t end) {
+        for (int64_t f = begin; f < end; ++f) {
           pulls[f].fill(0);
-          const SoftFace& face = soft[f];
-          for (int64_t row = face.first_row; row <= face.last_row; ++row) {
-            for (int64_t column = face.first_column; column <= face.last_column; ++column) {
-              const int64_t pixel = (n * layout.height + row) * layout.width + column;
-              const double g = double{grad[pixel]} * double{share[pixel]};
-              if (g == 0) continue;
-              const SoftCover cover = face.cover(rule, row, column);
-              if (!cover.any || !SoftCut{depths[pixel], last_faces[pixel]}.keeps(cover.depth, f)) {
-                continue;
-              }
-              // d log(clear) / d distance = (1 - clear) / sigma of this face.
-              const double covered = 1 - clear_share(cover.distance, sigma);
-              face.gradient(rule, row, column, cover, g * covered / sigma, pulls[f].data(),
-                            pulls[f].data() + 3);
-            }
-          }
+          pull_soft_face(rule, soft[f], f, picture, pulls[f].data(), pulls[f].data() + 3);
         }
       });
       PictureGradient<scalar_t> back(points, matrix, sums.data());

@@ -3,6 +3,7 @@
 // samples around them. The forward hands the points on as they are. One thread a point; see
 // scatter.cuh for the order of the sums.
 #include "common/checks.h"
+#include "common/threads.cuh"
 #include "core/mesh_sdf.h"
 #include "cuda/scatter.cuh"
 
@@ -19,22 +20,8 @@ struct MeshSdfParams {
   const scalar_t* __restrict__ grad_vertices;  // (V, 3)
   bool implicit;
 
-  // The grid of a vertex: the last whose run begins at or before it.
-  DIFFISO_HD int64_t batch(int64_t n) const {
-    int64_t low = 0, high = grid.batch - 1;
-    while (low < high) {
-      const int64_t middle = low + (high - low + 1) / 2;
-      if (vertex_offsets[middle] <= n) {
-        low = middle;
-      } else {
-        high = middle - 1;
-      }
-    }
-    return low;
-  }
-
   DIFFISO_HD GridStencil<scalar_t> stencil(int64_t n) const {
-    return {grid, batch(n), load_vec3(points, n)};
+    return {grid, run_of(vertex_offsets, grid.batch, n), load_vec3(points, n)};
   }
 
   DIFFISO_HD InterpolateBackward<scalar_t> pull_back(int64_t n,

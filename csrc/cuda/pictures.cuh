@@ -10,20 +10,6 @@
 
 namespace diffiso {
 
-// The last n of `count` whose `begins[n]` is at most i.
-DIFFISO_HD int64_t run_of(const int64_t* begins, int64_t count, int64_t i) {
-  int64_t low = 0, high = count - 1;
-  while (low < high) {
-    const int64_t middle = low + (high - low + 1) / 2;
-    if (begins[middle] <= i) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return low;
-}
-
 // The n-th vertex or face of all pictures: which picture shows it, and its row among all meshes'.
 struct Shown {
   int64_t mesh, picture, row;
@@ -141,10 +127,7 @@ struct PullParams {
   scalar_t* grad_matrices;                // (N, 3, 4)
 
   DIFFISO_HD double of_vertex(int64_t n, int axis) const {
-    const scalar_t* matrix = matrices + 12 * run_of(begins, pictures, n);
-    double sum = 0;
-    for (int row = 0; row < 3; ++row) sum += grad[n][row] * double{matrix[4 * row + axis]};
-    return sum;
+    return pull_back(matrices + 12 * run_of(begins, pictures, n), grad[n], axis);
   }
 };
 

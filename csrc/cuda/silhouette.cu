@@ -214,14 +214,7 @@ __global__ void __launch_bounds__(kThreadBlock) line_sum_kernel(LinePullParams<s
     const ContourLine& line = p.lines.lines[e];
     const LineRows rows = p.lines.rows(picture);
     const scalar_t* grad = p.grad + (picture * layout.height + row) * layout.width;
-    const LineInRow part(line, row, layout.width);
-    LineSums sum{0, 0};
-    for (int64_t k = 0; k < part.columns; ++k) {
-      const LineSums more = part.column_sums(rows, line, row, k, grad);
-      sum.first += more.first;
-      sum.last += more.last;
-    }
-    p.sums[slot] = sum;
+    p.sums[slot] = LineInRow(line, row, layout.width).sums(rows, line, row, grad);
   });
 }
 

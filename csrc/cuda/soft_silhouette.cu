@@ -194,19 +194,10 @@ __global__ void __launch_bounds__(kThreadBlock) soft_pull_kernel(SoftPullParams<
     const SoftFace face = p.soft.face(n, at);
     const int64_t number = n - p.soft.p.faces.begin(shown.picture);
     double grad_x[3] = {}, grad_y[3] = {};
-    for (int64_t row = face.first_row; row <= face.last_row; ++row) {
-      for (int64_t column = face.first_column; column <= face.last_column; ++column) {
-        const int64_t pixel = (shown.picture * rule.height + row) * rule.width + column;
-        const double g = double{p.grad[pixel]} * double{p.clear[pixel]};
-        if (g == 0) continue;
-        const SoftCover cover = face.cover(rule, row, column);
-        const SoftCut cut{p.cut_depth[pixel], p.cut_face[pixel]};
-        if (!cover.any || !cut.keeps(cover.depth, number)) continue;
-        // d log(clear) / d distance = (1 - clear) / sigma of this face.
-        const double covered = 1 - clear_share(cover.distance, rule.sigma);
-        face.gradient(rule, row, column, cover, g * covered / rule.sigma, grad_x, grad_y);
-      }
-    }
+    const int64_t first = shown.picture * rule.height * rule.width;
+    const SoftPicture<scalar_t> picture{p.grad + first, p.clear + first, p.cut_depth + first,
+                                        p.cut_face + first};
+    pull_soft_face(rule, face, number, picture, grad_x, grad_y);
     p.soft.p.corners_of(shown.row, rows);
     for (int k = 0; k < 3; ++k) {
       const double x = grad_x[k] * rule.scale, y = grad_y[k] * rule.scale;
