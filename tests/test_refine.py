@@ -108,6 +108,16 @@ def test_a_code_follows_its_target(folder, tmp_path, target, law):
     assert all(step["queries"] > 1000 for step in report["metrics"]["steps"])
 
 
+def test_a_code_follows_rays(folder, tmp_path):
+    settings = quick(folder, tmp_path / "out.ply", renderer="rays")
+    found = refine(settings, quiet)
+    first, last = found.state.history[0], found.state.history[-1]
+    assert last.l1 < 0.5 * first.l1
+    assert last.faces == 0
+    lower, upper = found.mesh.vertices.amin(dim=0), found.mesh.vertices.amax(dim=0)
+    assert float((upper - lower)[1] / (upper - lower)[0]) == pytest.approx(0.6, abs=0.07)
+
+
 def test_starts_from_the_nearest_shape(folder, tmp_path, capsys):
     squeezed = torch.tensor([1.0, 0.75, 1.0])
     write_solid(tmp_path / "target.ply", lambda p: (p / squeezed).norm(dim=1) * 0.5 - 0.45)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import trimesh
 from topology import euler_number, is_closed_and_oriented
 from torch.testing import assert_close
 
@@ -336,3 +337,21 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", refuse)
     with pytest.raises(ImportError, match=r"libigl is missing: pip install 'diffiso\[pipelines\]'"):
         shapes.MeshShape(cube())(cloud(3))
+
+
+@pytest.mark.parametrize("family", ["chairs", "cars"])
+def test_families_lie_within_the_box_in_one_piece(family):
+    made = getattr(shapes, family)(12, torch.Generator().manual_seed(3))
+    volumes = set()
+    for solid in made:
+        mesh = diffiso.isosurface(solid, -1.0, 1.0, 96)
+        assert float(mesh.vertices.abs().max()) < 0.99
+        assert is_closed_and_oriented(mesh.faces)
+        assert trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).body_count == 1
+        volumes.add(round(float(mesh.volume()), 4))
+    assert len(volumes) == 12
+    again = getattr(shapes, family)(12, torch.Generator().manual_seed(3))
+    points = 2 * torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 1
+    assert torch.equal(made[-1](points), again[-1](points))
+    with pytest.raises(ValueError, match=f"{family}: count must be positive, got 0"):
+        getattr(shapes, family)(0)

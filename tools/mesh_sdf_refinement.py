@@ -3,7 +3,7 @@
 
 A network learns spot and bob, and spot's code moves until its mesh has bob's silhouette in one
 picture (MeshSDF, supplementary 8.3 and 8.8): one seed at full size, three at a quarter of the
-pixels. The meshes stand in a folder as spot.obj and bob_control.obj, which three subdivisions make
+pixels; and the same by rays that are traced through the network. The meshes stand in a folder as spot.obj and bob_control.obj, which three subdivisions make
 bob. Networks, and runs to go on with, stay in DIR/runs.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -33,14 +33,16 @@ Row = dict[str, Any]
 
 
 class Scale(NamedTuple):
-    """How large a picture, how fine a grid, and which seed."""
+    """How large a picture, how fine a grid, which seed, and what is rendered."""
 
     size: int
     cells: int
     seed: int
+    renderer: Literal["mesh", "rays"] = "mesh"
 
 
-SCALES = (Scale(512, 256, 0), *(Scale(256, 128, seed) for seed in range(3)))
+BY_MESHES = (Scale(512, 256, 0), *(Scale(256, 128, seed) for seed in range(3)))
+SCALES = (*BY_MESHES, *(scale._replace(renderer="rays") for scale in BY_MESHES))
 REFINE_STEPS = 400
 
 
@@ -89,7 +91,13 @@ def refinement_rows(run: int, folder: Path, meshes: Path) -> list[Row]:
     start = model.codes.weight[model.index("spot")].detach().clone()
     state = Refinement(start, start.clone())
     settings = RefineSettings(
-        "", "", steps=REFINE_STEPS, learning_rate=0.02, norm="l2", resolution=scale.cells
+        "",
+        "",
+        steps=REFINE_STEPS,
+        learning_rate=0.02,
+        norm="l2",
+        resolution=scale.cells,
+        renderer=scale.renderer,
     )
     checkpoint = folder / "runs" / f"refined-{run}.pt"
     if checkpoint.is_file():
@@ -105,6 +113,7 @@ def refinement_rows(run: int, folder: Path, meshes: Path) -> list[Row]:
         {
             **scale._asdict(),
             "l2_of_learned_bob": own.l2,
+            "l2_of_last_mesh": target.loss(final, 0).l2,
             "l2": [step.l2 for step in history],
             "queries": [step.queries for step in history],
             "seconds_a_step": statistics.median(step.seconds for step in history),

@@ -6,6 +6,7 @@ Every shape is a callable `(..., 3) -> (...)`, negative inside and 1-Lipschitz, 
 """
 
 from diffiso.shapes.assorted import assorted_solids
+from diffiso.shapes.categories import cars, chairs
 from diffiso.shapes.csg import (
     Difference,
     Intersection,
@@ -40,6 +41,8 @@ __all__ = [
     "Torus",
     "Union",
     "assorted_solids",
+    "cars",
+    "chairs",
     "gyroid_ball",
     "rotation_matrix",
     "sdf_samples",

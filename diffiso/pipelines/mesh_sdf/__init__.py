@@ -6,6 +6,7 @@ comes near to a given surface; `diffiso finetune` moves the weights until all me
 """
 
 from diffiso.pipelines.mesh_sdf.finetune import FinetuneResult, FinetuneState, finetune
+from diffiso.pipelines.mesh_sdf.rays import RaySilhouette, ray_silhouette
 from diffiso.pipelines.mesh_sdf.refine import RefineResult, refine
 from diffiso.pipelines.mesh_sdf.refinement import Refinement, Step, refine_code
 from diffiso.pipelines.mesh_sdf.settings import FinetuneSettings, RefineSettings
@@ -20,6 +21,7 @@ __all__ = [
     "FinetuneResult",
     "FinetuneSettings",
     "FinetuneState",
+    "RaySilhouette",
     "RefineResult",
     "RefineSettings",
     "Refinement",
@@ -29,6 +31,7 @@ __all__ = [
     "Target",
     "finetune",
     "load_target",
+    "ray_silhouette",
     "refine",
     "refine_code",
 ]

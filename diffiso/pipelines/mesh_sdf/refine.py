@@ -16,7 +16,12 @@ from diffiso.metrics import surface_distance
 from diffiso.ops import isosurface, silhouette
 from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape
 from diffiso.pipelines.extract import describe, summarize
-from diffiso.pipelines.mesh_sdf.refinement import Refinement, digest_of, refine_code
+from diffiso.pipelines.mesh_sdf.refinement import (
+    Refinement,
+    digest_of,
+    range_of,
+    refine_code,
+)
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
 from diffiso.pipelines.mesh_sdf.targets import Loaded, SilhouetteTarget, load_target
 from diffiso.run import Processes, Report, processes, seed_all, track
@@ -177,6 +182,8 @@ def _write(
 ) -> RefineResult:
     code = state.best if settings.keep == "best" else state.code.cpu()
     inner = surface(model, code, settings.resolution)
+    if len(inner.faces) == 0:  # which rays do not see
+        raise RuntimeError(f"refine: the surface vanished; {range_of(model.decoder.field(code))}")
     mesh = loaded.frame.inverse().mesh(Mesh(inner.vertices.double(), inner.faces))
     final = loaded.target.loss(inner, 0)
     report.metrics |= describe(mesh) | {

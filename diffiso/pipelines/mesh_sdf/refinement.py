@@ -18,7 +18,7 @@ from diffiso.fields import LatentField
 from diffiso.ops import NarrowBand, isosurface
 from diffiso.pipelines.auto_decoder import AutoDecoder
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
-from diffiso.pipelines.mesh_sdf.targets import Target
+from diffiso.pipelines.mesh_sdf.targets import Loss, SilhouetteTarget, Target
 from diffiso.run import Processes, check_resumed, load_checkpoint, save_checkpoint, track
 from diffiso.types import Mesh
 
@@ -36,7 +36,7 @@ class Step(NamedTuple):
         l1: Mean absolute difference of silhouettes, or RMS distance of surfaces.
         l2: Mean squared difference of silhouettes, or mean squared distance of surfaces.
         queries: Evaluations of the network: samples and vertices.
-        faces: Of the mesh.
+        faces: Of the mesh; 0 where rays see the field.
         seconds: That the step took.
     """
 
@@ -185,11 +185,7 @@ def _descend(
 ) -> Step:
     """Return what a step finds, with the code's gradient set."""
     field = model.decoder.field(code)
-    mesh = isosurface(field, law=settings.law, band=band)
-    assert isinstance(mesh, Mesh)
-    if len(mesh.faces) == 0:
-        raise RuntimeError(f"refine: the surface vanished at step {step}; {range_of(field)}")
-    found = target.loss(mesh, step)
+    found, queries, faces = _loss(target, field, band, settings, step)
     (grad,) = torch.autograd.grad(found.value, code)
     total = torch.stack(
         [found.value.detach(), grad.new_tensor(found.l1), grad.new_tensor(found.l2)]
@@ -201,9 +197,22 @@ def _descend(
         f"refine: the loss must stay finite, got {loss} at step {step}",
     )
     code.grad = shared[3:] + 2 * settings.code_penalty * code.detach()
+    return Step(step, loss, l1, l2, queries, faces, 0.0)
+
+
+def _loss(
+    target: Target, field: LatentField, band: NarrowBand, settings: RefineSettings, step: int
+) -> tuple[Loss, int, int]:
+    """Return how far a field's surface is from the target, the queries and faces that it took."""
+    if settings.renderer == "rays":
+        assert isinstance(target, SilhouetteTarget)
+        return *target.loss_along_rays(field), 0
+    mesh = isosurface(field, law=settings.law, band=band)
+    assert isinstance(mesh, Mesh)
     assert band.report is not None
-    queries = band.report.queries + len(mesh.vertices)
-    return Step(step, loss, l1, l2, queries, len(mesh.faces), 0.0)
+    if len(mesh.faces) == 0:
+        raise RuntimeError(f"refine: the surface vanished at step {step}; {range_of(field)}")
+    return target.loss(mesh, step), band.report.queries + len(mesh.vertices), len(mesh.faces)
 
 
 @torch.no_grad()

@@ -25,7 +25,10 @@ class RefineSettings:
         steps: Steps of Adam on the code.
         learning_rate: Of these steps.
         code_penalty: Weight of the code's squared norm.
-        norm: Silhouettes differ by mean absolute (l1, the paper) or squared differences (l2).
+        renderer: Silhouettes are those of the mesh, or "rays" trace them through the field, as DIST
+            does (what MeshSDF is compared with, supplementary 8.8).
+        norm: Silhouettes of meshes differ by mean absolute (l1, the paper) or squared (l2)
+            differences.
         mode: Silhouettes by contour edges, or as Soft Rasterizer makes them.
         size: Height and width of the silhouettes; by default that of the pictures.
         surface_points: Points drawn on either surface where the target is one.
@@ -50,6 +53,7 @@ class RefineSettings:
     steps: int = 400
     learning_rate: float = 1e-2
     code_penalty: float = 0.0
+    renderer: Literal["mesh", "rays"] = "mesh"
     norm: Literal["l1", "l2"] = "l1"
     mode: Literal["contour", "soft"] = "contour"
     size: int | None = None

@@ -15,8 +15,9 @@ from diffiso.camera import Camera
 from diffiso.io import StrPath
 from diffiso.losses import surface_loss
 from diffiso.metrics import Frame
-from diffiso.ops import silhouette
+from diffiso.ops import Field, silhouette
 from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape, read_shape
+from diffiso.pipelines.mesh_sdf.rays import ray_silhouette
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
 from diffiso.pipelines.views import load_views
 from diffiso.run import step_generator
@@ -24,10 +25,10 @@ from diffiso.types import Mesh
 
 
 class Loss(NamedTuple):
-    """How far a mesh is from its target.
+    """How far a surface is from its target.
 
     Attributes:
-        value: A scalar, differentiable in the vertices.
+        value: A scalar, differentiable in the vertices, or in what the field closes over.
         l1: Mean absolute difference of silhouettes, or root mean square distance of surfaces.
         l2: Mean squared difference of silhouettes, or mean squared distance of surfaces.
     """
@@ -70,6 +71,18 @@ class SilhouetteTarget:
         apart = seen - self.coverage.to(seen)
         l1, l2 = (self.share * terms.mean() for terms in (apart.abs(), apart.square()))
         return Loss(l1 if self.norm == "l1" else l2, float(l1.detach()), float(l2.detach()))
+
+    def loss_along_rays(self, field: Field) -> tuple[Loss, int]:
+        """Return how far a field is from the target by sphere tracing, and how often it was asked.
+
+        The distances are those of pictures of its own, whose pixels are 0 or 1.
+        """
+        if len(self.cameras) == 0:
+            return Loss(field(self.coverage.new_zeros(0, 3)).sum(), 0.0, 0.0), 0
+        seen = ray_silhouette(field, self.cameras, self.coverage)
+        apart = seen.coverage - self.coverage.to(seen.coverage)
+        l1, l2 = (self.share * float(terms.mean()) for terms in (apart.abs(), apart.square()))
+        return Loss(self.share * seen.loss, l1, l2), seen.queries
 
     def part(self, rank: int, size: int) -> SilhouetteTarget:
         """Return the views of one of several processes."""
@@ -140,6 +153,11 @@ def load_target(settings: RefineSettings, model: AutoDecoder) -> Loaded:
         raise ValueError(
             "refine: reference must be left out where the target is a mesh, "
             f"got {settings.reference}"
+        )
+    if settings.renderer == "rays":
+        raise ValueError(
+            "refine: target must be a folder of pictures where the renderer is rays, "
+            f"got {settings.target}"
         )
     shape = read_shape(path, path.stem, model.normalize)
     target = SurfaceTarget(shape.mesh, settings.surface_points, settings.seed)
