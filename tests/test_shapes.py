@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 import diffiso
 from diffiso import shapes
+from diffiso.cli import main
 from diffiso.proximity import closest_points
 from diffiso.types import Mesh
 
@@ -355,3 +356,18 @@ def test_families_lie_within_the_box_in_one_piece(family):
     assert torch.equal(made[-1](points), again[-1](points))
     with pytest.raises(ValueError, match=f"{family}: count must be positive, got 0"):
         getattr(shapes, family)(0)
+
+
+def test_the_command_makes_families(tmp_path, capsys):
+    given = ["shapes", "-o", str(tmp_path), "--resolution", "32", "--count", "2", "--family"]
+    assert main([*given, "cars"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "car-000.ply",
+        "car-001.ply",
+        "shapes.png",
+    ]
+    assert main([*given, "chairs"]) != 0
+    assert "must hold no solids beside the 2 to make, got car-000.ply" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*given, "boats"])
+    assert "family must be one of assorted, chairs, cars, got 'boats'" in capsys.readouterr().err

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -13,10 +14,16 @@ from diffiso import view
 from diffiso.io import check_output_folder, save_image, save_mesh
 from diffiso.ops import isosurface
 from diffiso.run import check_settings, track
-from diffiso.shapes import assorted_solids
+from diffiso.shapes import Shape, assorted_solids, cars, chairs
 from diffiso.types import Mesh
 
 _IN_THE_PICTURE = 36
+# What makes each family, and what one of it is called.
+_FAMILIES: dict[str, tuple[Callable[[int, torch.Generator], Sequence[Shape]], str]] = {
+    "assorted": (assorted_solids, "solid"),
+    "chairs": (chairs, "chair"),
+    "cars": (cars, "car"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,15 @@ class ShapesSettings:
 
     Attributes:
         output: Folder to write to.
+        family: "assorted" solids of any topology; "chairs" or "cars", which have parts in common
+            and can be learned together.
         count: How many meshes.
         resolution: Cells along each axis of the box from -1 to 1.
         seed: Seed of the draws.
     """
 
     output: str = "diffiso-shapes"
+    family: Literal["assorted", "chairs", "cars"] = "assorted"
     count: int = 20
     resolution: int = 96
     seed: int = 0
@@ -58,14 +68,16 @@ def make_shapes(settings: ShapesSettings, say: Callable[[str], None] = print) ->
         OSError: If an output cannot be written.
     """
     output = check_output_folder(settings.output)
-    wanted = [output / f"solid-{index:03d}.ply" for index in range(settings.count)]
-    other = sorted(set(output.glob("solid-*.ply")) - set(wanted))
+    make, name = _FAMILIES[settings.family]
+    wanted = [output / f"{name}-{index:03d}.ply" for index in range(settings.count)]
+    made = {path for _, name in _FAMILIES.values() for path in output.glob(f"{name}-*.ply")}
+    other = sorted(made - set(wanted))
     if other:
         raise ValueError(
             f"{output}: output must hold no solids beside the {settings.count} to make, "
             f"got {other[0].name}"
         )
-    solids = assorted_solids(settings.count, torch.Generator().manual_seed(settings.seed))
+    solids = make(settings.count, torch.Generator().manual_seed(settings.seed))
     paths, images = [], []
     for path, solid in zip(wanted, track(solids, "making shapes"), strict=True):
         mesh = isosurface(solid, -1.0, 1.0, settings.resolution, dtype=torch.float64)
