@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from diffiso.camera import Camera
 from diffiso.fields import DecoderSettings, DeepSdfDecoder
 from diffiso.losses import surface_loss
-from diffiso.ops import NarrowBand, isosurface, silhouette
+from diffiso.ops import Field, NarrowBand, isosurface, silhouette
 from diffiso.run import check_settings, track
 from diffiso.shapes import SphereTorus, spheres_and_tori
 from diffiso.types import Mesh
@@ -126,7 +126,10 @@ def learn_family(settings: MorphSettings, generator: torch.Generator | None = No
 
 
 def turn_sphere_into_torus(
-    family: Family, settings: MorphSettings, generator: torch.Generator | None = None
+    family: Family,
+    settings: MorphSettings,
+    generator: torch.Generator | None = None,
+    extract: Callable[[Field], Mesh] | None = None,
 ) -> list[MorphStep]:
     """Return every step of a gradient descent on the latent code, from sphere to target torus.
 
@@ -134,6 +137,8 @@ def turn_sphere_into_torus(
         family: The learned family.
         settings: Where to start, where to go, how fast.
         generator: Source of the points of the surface loss.
+        extract: What makes a mesh of a field, with gradients; by default :func:`isosurface` in a
+            narrow band.
 
     Raises:
         RuntimeError: If the surface vanishes on the way.
@@ -145,7 +150,8 @@ def turn_sphere_into_torus(
     history = []
     band = NarrowBand(-1.0, 1.0, settings.resolution, refresh_every=_REFRESH_EVERY)
     for step in track(range(settings.steps + 1), "turning a sphere into a torus"):
-        mesh = isosurface(family.decoder.field(code), band=band)
+        field = family.decoder.field(code)
+        mesh = isosurface(field, band=band) if extract is None else extract(field)
         assert isinstance(mesh, Mesh)
         if len(mesh.faces) == 0:
             raise RuntimeError(f"turn_sphere_into_torus: the surface vanished at step {step}")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study of `mesh_sdf_study.py`: from the code of one shape to the silhouette of another.
+"""From the code of one shape to the silhouette of another.
 
 A network learns spot and bob, and spot's code moves until its mesh has bob's silhouette in one
 picture (MeshSDF, supplementary 8.3 and 8.8): one seed at full size, three at a quarter of the
-pixels; and the same by rays that are traced through the network. The meshes stand in a folder as spot.obj and bob_control.obj, which three subdivisions make
-bob. Networks, and runs to go on with, stay in DIR/runs.
+pixels; and the same by rays that are traced through the network. The meshes stand in a folder as
+spot.obj and bob_control.obj, which three subdivisions make bob. Networks, and runs to go on with,
+stay in DIR/runs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network fine-tuned through its meshes.
+
+A network learns 64 chairs, or cars, from signed distances until its loss is flat. From there on it
+learns by the distance of its meshes (MeshSDF, supplementary 8.5), or, for as many seconds of the
+processor and at several rates, goes on as before. All of them also find the codes of 16 shapes that
+none has seen, from signed distances as DeepSDF does. Meshes and networks, to go on with, stay in
+DIR/runs.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import diffiso
+from diffiso import Mesh, NarrowBand, io, shapes
+from diffiso.fields import DecoderSettings, LatentField
+from diffiso.metrics import PROTOCOLS, surface_distance
+from diffiso.pipelines.auto_decoder import (
+    AutoDecoder,
+    EncodeSettings,
+    SampleSettings,
+    TrainingShape,
+    TrainSettings,
+    find_code,
+    read_mesh_folder,
+)
+from diffiso.pipelines.auto_decoder.data import cached_samples
+from diffiso.pipelines.auto_decoder.training import TrainState, train_steps
+from diffiso.pipelines.mesh_sdf import FinetuneSettings, FinetuneState
+from diffiso.pipelines.mesh_sdf.finetune import finetune_steps
+from diffiso.run import load_checkpoint, processes, save_checkpoint, track
+
+Row = dict[str, Any]
+
+FAMILIES = {"chairs": shapes.chairs, "cars": shapes.cars}
+RUNS = [(family, seed) for seed in range(3) for family in FAMILIES]
+LEARNED, UNSEEN = 64, 16  # shapes
+CELLS = 128  # of all meshes that are judged
+POINTS = 50_000  # on each surface, for distances
+STEPS = 16_000
+RATES = (5e-4, 5e-5)  # at which plain training goes on
+CHAMFER = "chamfer_squared_30k"
+SAMPLES = SampleSettings(count=100_000)
+
+
+class Learned(NamedTuple):
+    """A network, what it took and what its loss was."""
+
+    model: AutoDecoder
+    seconds: float  # of the processor
+    losses: list[tuple[int, float]]
+
+
+class Score(NamedTuple):
+    """How far a surface is from the mesh that it stands for."""
+
+    rms: float  # as a share of the longest side
+    chamfer: float
+
+
+class Family:
+    """The shapes of one run, and the networks that learn them."""
+
+    def __init__(self, folder: Path, family: str, seed: int) -> None:
+        self.folder, self.seed = folder / "runs" / f"{family}-{seed}", seed
+        solids = FAMILIES[family](LEARNED + UNSEEN, torch.Generator().manual_seed(seed))
+        for index, solid in enumerate(track(solids, f"making {family}")):
+            place = "learned" if index < LEARNED else "unseen"
+            path = self.folder / place / f"{index:03d}.ply"
+            if not path.is_file():
+                with torch.no_grad():
+                    mesh = diffiso.isosurface(solid, -1.0, 1.0, CELLS, dtype=torch.float64)
+                assert isinstance(mesh, Mesh)
+                io.save_mesh(path, mesh)
+        self.learned, self.unseen = (
+            read_mesh_folder(self.folder / place).shapes for place in ("learned", "unseen")
+        )
+        self.samples, self.unseen_samples = (
+            cached_samples(solids, SAMPLES, self.folder / "samples", seed)
+            for solids in (self.learned, self.unseen)
+        )
+
+    def settings(self) -> TrainSettings:
+        decoder = DecoderSettings(
+            latent_size=32, width=128, depth=5, skips=(2,), frequencies=5, weight_norm=False
+        )
+        return TrainSettings("", decoder=decoder, steps=STEPS, seed=self.seed)
+
+    def learn(self, name: str, settings: TrainSettings, start: AutoDecoder | None) -> Learned:
+        """Return a network trained on signed distances, from scratch or from another one on."""
+        path, digests = self.folder / f"{name}.pt", [shape.digest for shape in self.learned]
+        state = TrainState.start(settings, self.learned, torch.device("cpu"))
+        if start is not None:
+            state.model.load_state_dict(start.state_dict())
+        if path.is_file():
+            state.load(path, settings, digests)
+        began = time.process_time()
+        with processes("cpu") as group:
+            train_steps(
+                state, self.samples, settings, group, lambda: state.save(path, settings, digests)
+            )
+        seconds = kept(self.folder / f"{name}-seconds.pt", time.process_time() - began)
+        return Learned(state.model.eval(), seconds, [tuple(r) for r in state.history])
+
+    def finetune(self, start: AutoDecoder, settings: FinetuneSettings) -> Learned:
+        """Return a network that learned on by the distance of its meshes."""
+        path, digests = self.folder / "tuned.pt", [shape.digest for shape in self.learned]
+        model = copy_of(start)
+        state = FinetuneState.start(model, settings)
+        if path.is_file():
+            state.load(path, settings, digests)
+        began = time.process_time()
+        with processes("cpu") as group:
+            finetune_steps(
+                state, self.learned, settings, group, lambda: state.save(path, settings, digests)
+            )
+        seconds = kept(self.folder / "tuned-seconds.pt", time.process_time() - began)
+        return Learned(model.eval(), seconds, state.history)
+
+    def scores(self, model: AutoDecoder) -> list[Score]:
+        """Return the scores of all shapes that were learned."""
+        fields = [model.field(shape.name) for shape in self.learned]
+        return [score(f, s) for f, s in zip(track(fields, "judging"), self.learned, strict=True)]
+
+    def scores_of_unseen(self, model: AutoDecoder) -> list[Score]:
+        """Return the scores of the others, whose codes are found first, the network at rest."""
+        settings = EncodeSettings("", "", steps=400, points=4096)
+        found = []
+        for shape, samples in zip(self.unseen, self.unseen_samples, strict=True):
+            code = find_code(model, samples, settings)
+            found.append(score(model.decoder.field(code), shape))
+        return found
+
+
+def kept(path: Path, seconds: float) -> float:
+    """Return the seconds that a file tells, or write them to it."""
+    if path.is_file():
+        return float(load_checkpoint(path)["seconds"])
+    save_checkpoint(path, {"seconds": seconds})
+    return seconds
+
+
+def copy_of(model: AutoDecoder) -> AutoDecoder:
+    again = AutoDecoder(model.decoder.settings, model.names, model.frames, model.normalize)
+    again.load_state_dict(model.state_dict())
+    return again
+
+
+@torch.no_grad()
+def score(field: LatentField, shape: TrainingShape) -> Score:
+    band = NarrowBand(-1.0, 1.0, CELLS, coarsest=CELLS // 2, close_boundary=True)
+    mesh = diffiso.isosurface(field, band=band)
+    assert isinstance(mesh, Mesh)
+    if len(mesh.faces) == 0:
+        return Score(math.inf, math.inf)
+    mesh = Mesh(mesh.vertices.double(), mesh.faces)
+    distance = surface_distance(mesh, shape.mesh, POINTS, torch.Generator().manual_seed(0))
+    chamfer = PROTOCOLS[CHAMFER].score(mesh, shape.mesh, torch.Generator().manual_seed(0))
+    return Score(distance.rms / distance.side, chamfer.value)
+
+
+def in_short(scores: Sequence[Score]) -> Row:
+    return {
+        "rms_percent_of_side": 100 * statistics.fmean(s.rms for s in scores),
+        "chamfer": statistics.fmean(s.chamfer for s in scores),
+        "worst_rms_percent": 100 * max(s.rms for s in scores),
+    }
+
+
+def finetuning_rows(run: int, folder: Path, meshes: Path) -> list[Row]:
+    name, seed = RUNS[run]
+    family = Family(folder, name, seed)
+    settings = family.settings()
+    base = family.learn("base", settings, None)
+    tuned = family.finetune(base.model, FinetuneSettings("", "", seed=seed))
+    networks = {"baseline": base, "through meshes": tuned}
+    a_step = base.seconds / STEPS
+    for rate in RATES:
+        more = replace(
+            settings,
+            steps=math.ceil(tuned.seconds / a_step),
+            learning_rate=rate,
+            code_learning_rate=2 * rate,
+            seed=seed + 1000,  # other points than those it has seen
+        )
+        networks[f"plain, {rate:g}"] = family.learn(f"plain-{rate:g}", more, base.model)
+    floors = [
+        PROTOCOLS[CHAMFER].limit(shape.mesh, torch.Generator().manual_seed(0))
+        for shape in family.learned
+    ]
+    return [
+        {
+            "family": name,
+            "seed": seed,
+            "network": network,
+            "seconds": found.seconds,
+            "learned": in_short(family.scores(found.model)),
+            "unseen": in_short(family.scores_of_unseen(found.model)),
+            "chamfer_floor": statistics.fmean(floors),
+            "losses": found.losses[:: max(1, len(found.losses) // 200)],
+        }
+        for network, found in networks.items()
+    ]
+
+
+def finetuning_table(rows: list[Row]) -> str:
+    heads = (
+        "family, seed, network, processor's seconds, RMS / side: learned, against the baseline, "
+    )
+    heads += "unseen, against the baseline, Chamfer x 1000: learned, unseen, floor"
+    lines = [f"| {' | '.join(heads.split(', '))} |", "|---" * 11 + "|"]
+    for row in rows:
+        first = next(r for r in rows if all(r[k] == row[k] for k in ("family", "seed")))
+        shown = []
+        for place in ("learned", "unseen"):
+            own, other = (r[place]["rms_percent_of_side"] for r in (row, first))
+            shown += [f"{own:.3f}%", "" if row is first else f"{100 * (own / other - 1):+.0f}%"]
+        chamfers = [1000 * row[place]["chamfer"] for place in ("learned", "unseen")]
+        cells = [row["family"], str(row["seed"]), row["network"], f"{row['seconds']:.0f}", *shown]
+        cells += [f"{value:.3f}" for value in (*chamfers, 1000 * row["chamfer_floor"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
