@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 import diffiso
-from diffiso import Mesh, NarrowBand, io, shapes
+from diffiso import Mesh, io, shapes
 from diffiso.fields import DecoderSettings, LatentField
 from diffiso.metrics import PROTOCOLS, surface_distance
 from diffiso.pipelines.auto_decoder import (
@@ -31,6 +31,7 @@ from diffiso.pipelines.auto_decoder import (
     TrainingShape,
     TrainSettings,
     find_code,
+    learned_surface,
     read_mesh_folder,
 )
 from diffiso.pipelines.auto_decoder.data import cached_samples
@@ -157,9 +158,7 @@ def copy_of(model: AutoDecoder) -> AutoDecoder:
 
 @torch.no_grad()
 def score(field: LatentField, shape: TrainingShape) -> Score:
-    band = NarrowBand(-1.0, 1.0, CELLS, coarsest=CELLS // 2, close_boundary=True)
-    mesh = diffiso.isosurface(field, band=band)
-    assert isinstance(mesh, Mesh)
+    mesh = learned_surface(field, CELLS)
     if len(mesh.faces) == 0:
         return Score(math.inf, math.inf)
     mesh = Mesh(mesh.vertices.double(), mesh.faces)

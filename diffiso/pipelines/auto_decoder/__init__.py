@@ -18,7 +18,7 @@ from diffiso.pipelines.auto_decoder.encode import (
     find_code,
 )
 from diffiso.pipelines.auto_decoder.model import AutoDecoder
-from diffiso.pipelines.auto_decoder.results import ShapeResult, judge
+from diffiso.pipelines.auto_decoder.results import ShapeResult, judge, learned_surface
 from diffiso.pipelines.auto_decoder.settings import TrainSettings
 from diffiso.pipelines.auto_decoder.train import TrainResult, train
 
@@ -35,6 +35,7 @@ __all__ = [
     "encode",
     "find_code",
     "judge",
+    "learned_surface",
     "read_mesh_folder",
     "read_shape",
     "train",

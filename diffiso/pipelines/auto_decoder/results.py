@@ -10,12 +10,13 @@ import torch
 
 from diffiso import view
 from diffiso.metrics import SurfaceDistance, surface_distance
-from diffiso.ops import Field, isosurface
+from diffiso.ops import Field, NarrowBand, isosurface
 from diffiso.pipelines.auto_decoder.data import TrainingShape
 from diffiso.proximity import closest_points
 from diffiso.types import Mesh
 
 _IN_THE_PICTURE = 24  # shapes
+_COARSEST = 32  # cells: fewer could step over something
 _WORST_COLOR = 0.02  # of the longest side: the error at the end of the colour scale
 
 
@@ -34,6 +35,24 @@ class ShapeResult(NamedTuple):
 
 
 @torch.no_grad()
+def learned_surface(field: Field, resolution: int) -> Mesh:
+    """Return the closed surface of a learned field in [-1, 1]^3.
+
+    Every second node is looked at, and all where the surface can be: what the dense grid shows, for
+    a sixth of its queries.
+
+    Args:
+        field: A callable (P, 3) -> (P,).
+        resolution: Cells along each axis.
+    """
+    coarsest = max(_COARSEST, resolution // 2)
+    band = NarrowBand(-1.0, 1.0, resolution, coarsest=coarsest, close_boundary=True)
+    mesh = isosurface(field, band=band)
+    assert isinstance(mesh, Mesh)
+    return mesh
+
+
+@torch.no_grad()
 def judge(
     field: Field, shape: TrainingShape, resolution: int, samples: int, seed: int
 ) -> ShapeResult:
@@ -46,9 +65,7 @@ def judge(
         samples: Points drawn on each surface for the distance.
         seed: Seed of these points.
     """
-    mesh = isosurface(field, -1.0, 1.0, resolution, close_boundary=True)
-    assert isinstance(mesh, Mesh)
-    mesh = mesh.to("cpu")
+    mesh = learned_surface(field, resolution).to("cpu")
     if len(mesh.faces) == 0:
         return ShapeResult(shape, mesh, None)
     generator = torch.Generator().manual_seed(seed)

@@ -13,8 +13,8 @@ from torch import Tensor
 from diffiso import plots, view
 from diffiso.io import MESH_SUFFIXES, check_output, save_gif, save_image, save_mesh
 from diffiso.metrics import surface_distance
-from diffiso.ops import isosurface, silhouette
-from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape
+from diffiso.ops import silhouette
+from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape, learned_surface
 from diffiso.pipelines.extract import describe, summarize
 from diffiso.pipelines.mesh_sdf.refinement import (
     Refinement,
@@ -129,8 +129,7 @@ def _best_start(model: AutoDecoder, loaded: Loaded) -> str:
     """Return the learned shape whose mesh is nearest to the target."""
     losses = []
     for name in track(model.names, "looking at learned shapes"):
-        mesh = isosurface(model.field(name), -1.0, 1.0, _LOOK, close_boundary=True)
-        assert isinstance(mesh, Mesh)
+        mesh = learned_surface(model.field(name), _LOOK)
         has_any = len(mesh.faces) > 0
         losses.append(loaded.target.loss(mesh, 0).l2 if has_any else float("inf"))
     return model.names[min(range(len(losses)), key=losses.__getitem__)]
@@ -220,9 +219,7 @@ def _write(
 @torch.no_grad()
 def surface(model: AutoDecoder, code: Tensor, resolution: int) -> Mesh:
     """Return the closed surface of a code, in the network's frame."""
-    mesh = isosurface(model.decoder.field(code), -1.0, 1.0, resolution, close_boundary=True)
-    assert isinstance(mesh, Mesh)
-    return mesh
+    return learned_surface(model.decoder.field(code), resolution)
 
 
 def draw_result(
