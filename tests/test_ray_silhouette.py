@@ -8,7 +8,7 @@ import torch
 
 import diffiso
 from diffiso import Camera, shapes
-from diffiso.pipelines.mesh_sdf import ray_silhouette
+from diffiso.pipelines.mesh_sdf import SilhouetteTarget, ray_silhouette
 
 TOLERANCE = 5e-3  # how much thicker than its solid a silhouette may be, by DIST's rule
 
@@ -94,3 +94,20 @@ def test_a_camera_that_sees_nothing():
     found = ray_silhouette(shapes.Sphere(0.5), within, torch.zeros(1, 16, 16))
     assert bool((found.coverage == 1).all())
     assert math.isfinite(float(found.loss))
+
+
+@pytest.mark.parametrize(
+    ("coverage", "message"),
+    [
+        (torch.zeros(1, 16, 15), r"coverage must be \(1, 16, 16\), got \(1, 16, 15\)"),
+        (torch.zeros(16, 16), r"coverage must be \(1, 16, 16\), got \(16, 16\)"),
+        (torch.full((1, 16, 16), 255.0), "coverage must be from 0 to 1, got 255 to 255"),
+        (torch.full((1, 16, 16), torch.nan), "coverage must be from 0 to 1, got nan to nan"),
+    ],
+)
+def test_coverage_must_fit_the_cameras(coverage, message):
+    camera = Camera.orbit(45.0, 30.0, 2.5, field_of_view=60.0, size=16)
+    with pytest.raises(ValueError, match=f"ray_silhouette: {message}"):
+        ray_silhouette(shapes.Sphere(0.5), camera, coverage)
+    with pytest.raises(ValueError, match=f"SilhouetteTarget: {message}"):
+        SilhouetteTarget(camera, coverage)

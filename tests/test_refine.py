@@ -291,6 +291,12 @@ def test_a_reference_goes_with_views_only(folder, tmp_path):
 # Frames.
 
 
+def test_rays_go_with_views_only(folder, tmp_path):
+    settings = quick(folder, tmp_path / "out.ply", "between.ply", renderer="rays")
+    with pytest.raises(ValueError, match="target must be a folder of pictures where the renderer"):
+        refine(settings, quiet)
+
+
 def test_frames_follow_each_other():
     points = torch.randn(5, 3, dtype=torch.float64)
     first, second = Frame((1.0, 2.0, -3.0), 0.5), Frame((0.25, -1.0, 4.0), 3.0)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 import diffiso
 from diffiso import Mesh, io, shapes
@@ -36,7 +37,14 @@ from diffiso.pipelines.auto_decoder import (
 )
 from diffiso.pipelines.auto_decoder.data import cached_samples
 from diffiso.pipelines.auto_decoder.training import TrainState, train_steps
-from diffiso.pipelines.mesh_sdf import FinetuneSettings, FinetuneState
+from diffiso.pipelines.mesh_sdf import (
+    FinetuneSettings,
+    FinetuneState,
+    Refinement,
+    RefineSettings,
+    SurfaceTarget,
+    refine_code,
+)
 from diffiso.pipelines.mesh_sdf.finetune import finetune_steps
 from diffiso.run import load_checkpoint, processes, save_checkpoint, track
 
@@ -47,7 +55,10 @@ RUNS = [(family, seed) for seed in range(3) for family in FAMILIES]
 LEARNED, UNSEEN = 64, 16  # shapes
 CELLS = 128  # of all meshes that are judged
 POINTS = 50_000  # on each surface, for distances
+WIDTH = 64  # of a network that cannot learn them all to the last detail
 STEPS = 16_000
+ENCODE_STEPS = 400  # by points, to find a code
+CODE_STEPS = 60  # and through meshes, from there on
 RATES = (5e-4, 5e-5)  # at which plain training goes on
 CHAMFER = "chamfer_squared_30k"
 SAMPLES = SampleSettings(count=100_000)
@@ -92,9 +103,9 @@ class Family:
 
     def settings(self) -> TrainSettings:
         decoder = DecoderSettings(
-            latent_size=32, width=128, depth=5, skips=(2,), frequencies=5, weight_norm=False
+            latent_size=32, width=WIDTH, depth=4, skips=(), frequencies=5, weight_norm=False
         )
-        return TrainSettings("", decoder=decoder, steps=STEPS, seed=self.seed)
+        return TrainSettings("", decoder=decoder, samples=SAMPLES, steps=STEPS, seed=self.seed)
 
     def learn(self, name: str, settings: TrainSettings, start: AutoDecoder | None) -> Learned:
         """Return a network trained on signed distances, from scratch or from another one on."""
@@ -132,14 +143,29 @@ class Family:
         fields = [model.field(shape.name) for shape in self.learned]
         return [score(f, s) for f, s in zip(track(fields, "judging"), self.learned, strict=True)]
 
-    def scores_of_unseen(self, model: AutoDecoder) -> list[Score]:
-        """Return the scores of the others, whose codes are found first, the network at rest."""
-        settings = EncodeSettings("", "", steps=400, points=4096)
-        found = []
-        for shape, samples in zip(self.unseen, self.unseen_samples, strict=True):
-            code = find_code(model, samples, settings)
-            found.append(score(model.decoder.field(code), shape))
-        return found
+    def codes_of_unseen(self, model: AutoDecoder, steps: int) -> list[Tensor]:
+        """Return codes of the others by their signed distances, the network at rest."""
+        settings = EncodeSettings("", "", steps=steps, points=4096)
+        return [find_code(model, samples, settings) for samples in self.unseen_samples]
+
+    def codes_through_meshes(self, model: AutoDecoder, codes: list[Tensor]) -> list[Tensor]:
+        """Return codes moved by the distance of their meshes."""
+        settings = RefineSettings(
+            "", "", steps=CODE_STEPS, learning_rate=2e-3, resolution=96, surface_points=2048
+        )
+        moved = []
+        for index, (code, shape) in enumerate(zip(codes, self.unseen, strict=True)):
+            state = Refinement(code.clone(), code.clone())
+            target = SurfaceTarget(shape.mesh, settings.surface_points, index)
+            with processes("cpu") as group:
+                refine_code(model, target, state, settings, group, lambda state: None)
+            moved.append(state.best)
+        return moved
+
+    def scores_of_unseen(self, model: AutoDecoder, codes: list[Tensor]) -> list[Score]:
+        """Return the scores of the others."""
+        pairs = zip(codes, self.unseen, strict=True)
+        return [score(model.decoder.field(code), shape) for code, shape in pairs]
 
 
 def kept(path: Path, seconds: float) -> float:
@@ -196,19 +222,32 @@ def finetuning_rows(run: int, folder: Path, meshes: Path) -> list[Row]:
         PROTOCOLS[CHAMFER].limit(shape.mesh, torch.Generator().manual_seed(0))
         for shape in family.learned
     ]
-    return [
-        {
+    rows = []
+    for network, found in networks.items():
+        began = time.process_time()
+        codes = family.codes_of_unseen(found.model, ENCODE_STEPS)
+        by_points = time.process_time() - began
+        row: Row = {
             "family": name,
             "seed": seed,
             "network": network,
             "seconds": found.seconds,
             "learned": in_short(family.scores(found.model)),
-            "unseen": in_short(family.scores_of_unseen(found.model)),
+            "unseen": in_short(family.scores_of_unseen(found.model, codes)),
             "chamfer_floor": statistics.fmean(floors),
             "losses": found.losses[:: max(1, len(found.losses) // 200)],
         }
-        for network, found in networks.items()
-    ]
+        if network in ("baseline", "through meshes"):
+            began = time.process_time()
+            moved = family.codes_through_meshes(found.model, codes)
+            by_meshes = time.process_time() - began
+            steps = math.ceil(ENCODE_STEPS * (1 + by_meshes / by_points))
+            longer = family.codes_of_unseen(found.model, steps)
+            row["unseen_through_meshes"] = in_short(family.scores_of_unseen(found.model, moved))
+            row["unseen_longer"] = in_short(family.scores_of_unseen(found.model, longer))
+            row["code_seconds"] = [by_points, by_meshes]
+        rows.append(row)
+    return rows
 
 
 def finetuning_table(rows: list[Row]) -> str:

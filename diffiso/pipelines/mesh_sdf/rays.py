@@ -66,10 +66,14 @@ def ray_silhouette(field: Field, cameras: Camera, coverage: Tensor) -> RaySilhou
         cameras: N cameras.
         coverage: (N, H, W) to reach, from 0 to 1.
 
+    Raises:
+        ValueError: If the coverage is not (N, H, W) as the cameras', or not from 0 to 1.
+
     Source:
         Liu et al., DIST: Rendering Deep Implicit Signed Distance Function with Differentiable
         Sphere Tracing, 2020, sections 3.2 and 3.3.
     """
+    check_coverage("ray_silhouette", coverage, cameras)
     found = closest_points(field, cameras)
     wanted = coverage.to(found.points).reshape(-1)
     should = wanted[found.pixels]
@@ -80,6 +84,20 @@ def ray_silhouette(field: Field, cameras: Camera, coverage: Tensor) -> RaySilhou
     seen[found.pixels] = (beyond.detach() < 0).to(seen)
     queries = found.queries + len(found.points)
     return RaySilhouette(apart.sum() / wanted.numel(), seen.reshape(coverage.shape), queries)
+
+
+def check_coverage(owner: str, coverage: Tensor, cameras: Camera) -> None:
+    """Refuse coverage that is none of these cameras' pictures.
+
+    Raises:
+        ValueError: If it is not (N, H, W) as the cameras', or not from 0 to 1.
+    """
+    shape = (len(cameras), *cameras.size)
+    if tuple(coverage.shape) != shape:
+        raise ValueError(f"{owner}: coverage must be {shape}, got {tuple(coverage.shape)}")
+    if coverage.numel() > 0 and not bool(((coverage >= 0) & (coverage <= 1)).all()):
+        least, most = (float(end) for end in coverage.aminmax())
+        raise ValueError(f"{owner}: coverage must be from 0 to 1, got {least:g} to {most:g}")
 
 
 @torch.no_grad()

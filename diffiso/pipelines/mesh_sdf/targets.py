@@ -17,7 +17,7 @@ from diffiso.losses import surface_loss
 from diffiso.metrics import Frame
 from diffiso.ops import Field, silhouette
 from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape, read_shape
-from diffiso.pipelines.mesh_sdf.rays import ray_silhouette
+from diffiso.pipelines.mesh_sdf.rays import check_coverage, ray_silhouette
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
 from diffiso.pipelines.views import load_views
 from diffiso.run import step_generator
@@ -55,6 +55,9 @@ class SilhouetteTarget:
         norm: "l1" or "l2".
         mode: "contour" or "soft".
         share: Of all views, that these are: 1 unless processes share them.
+
+    Raises:
+        ValueError: If the coverage is not (N, H, W) as the cameras', or not from 0 to 1.
     """
 
     cameras: Camera
@@ -62,6 +65,10 @@ class SilhouetteTarget:
     norm: Literal["l1", "l2"] = "l1"
     mode: Literal["contour", "soft"] = "contour"
     share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the coverage."""
+        check_coverage("SilhouetteTarget", self.coverage, self.cameras)
 
     def loss(self, mesh: Mesh, step: int) -> Loss:
         """Return the mean difference over all pixels of all views."""
