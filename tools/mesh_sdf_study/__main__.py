@@ -51,8 +51,12 @@ STUDIES = {
         finetuning.finetuning_rows, len(finetuning.RUNS), finetuning.finetuning_table
     ),
     "refinement": Study(
-        refinement.refinement_rows, len(refinement.SCALES), refinement.refinement_table
+        refinement.refinement_rows,
+        len(refinement.SCALES),
+        refinement.refinement_table,
+        refinement.refinement_pictures,
     ),
+    "steps": Study(lambda _, *folders: refinement.step_rows(*folders), 1, refinement.step_table),
 }
 
 
