@@ -19,6 +19,27 @@ void dispatch_index(const Tensor& faces, F&& f) {
   }
 }
 
+// Calls f with the number of samples, which check_samples has passed, as a constant.
+template <typename F>
+auto dispatch_samples(int64_t samples, F&& f) {
+  switch (samples) {
+    case 1:
+      return f.template operator()<1>();
+    case 2:
+      return f.template operator()<2>();
+    case 4:
+      return f.template operator()<4>();
+    case 8:
+      return f.template operator()<8>();
+    case 16:
+      return f.template operator()<16>();
+    case 32:
+      return f.template operator()<32>();
+    default:
+      return f.template operator()<64>();
+  }
+}
+
 // Meshes packed one after the other, and the cameras that see them: N / B in a row each mesh.
 struct SeenMeshes {
   const Tensor &vertices, &faces, &projections, &vertex_offsets, &face_offsets;

@@ -85,26 +85,6 @@ void cover_row(const LineRows& lines, int64_t row, int64_t width, int32_t* steps
   std::fill(steps + width * kSamples, steps + (width + 1) * kSamples, 0);
 }
 
-template <typename scalar_t>
-auto row_cover(int64_t samples) {
-  switch (samples) {
-    case 1:
-      return &cover_row<1, scalar_t>;
-    case 2:
-      return &cover_row<2, scalar_t>;
-    case 4:
-      return &cover_row<4, scalar_t>;
-    case 8:
-      return &cover_row<8, scalar_t>;
-    case 16:
-      return &cover_row<16, scalar_t>;
-    case 32:
-      return &cover_row<32, scalar_t>;
-    default:
-      return &cover_row<64, scalar_t>;
-  }
-}
-
 constexpr int64_t kRowsPerTask = 8;
 
 template <typename scalar_t>
@@ -136,7 +116,8 @@ std::tuple<Tensor, Tensor, Tensor> silhouette(Tensor vertices, Tensor faces, Ten
     const auto* points = static_cast<const scalar_t*>(vertices.const_data_ptr());
     const auto* matrices = static_cast<const scalar_t*>(projections.const_data_ptr());
     auto* out = static_cast<scalar_t*>(coverage.mutable_data_ptr());
-    const auto cover = row_cover<scalar_t>(samples);
+    const auto cover =
+        dispatch_samples(samples, [&]<int kSamples>() { return &cover_row<kSamples, scalar_t>; });
     for (int64_t n = 0; n < layout.pictures; ++n) {
       const MeshRuns& mesh = runs[layout.mesh(n)];
       const scalar_t* matrix = matrices + 12 * n;

@@ -133,26 +133,6 @@ __global__ void __launch_bounds__(kCoverBlock) cover_kernel(CoverParams<scalar_t
 }
 
 template <typename scalar_t>
-auto cover_kernel_of(int64_t samples) {
-  switch (samples) {
-    case 1:
-      return &cover_kernel<1, scalar_t>;
-    case 2:
-      return &cover_kernel<2, scalar_t>;
-    case 4:
-      return &cover_kernel<4, scalar_t>;
-    case 8:
-      return &cover_kernel<8, scalar_t>;
-    case 16:
-      return &cover_kernel<16, scalar_t>;
-    case 32:
-      return &cover_kernel<32, scalar_t>;
-    default:
-      return &cover_kernel<64, scalar_t>;
-  }
-}
-
-template <typename scalar_t>
 LineParams<scalar_t> line_params(const PictureLayout& layout, const Tensor& vertices,
                                  const Tensor& projections, const Tensor& contours,
                                  const Tensor& offsets, double near) {
@@ -187,7 +167,8 @@ std::tuple<Tensor, Tensor, Tensor> silhouette(Tensor vertices, Tensor faces, Ten
         line_params<scalar_t>(layout, vertices, projections, found, offsets, near),
         ceil_div(layout.width, kCoverBlock), static_cast<scalar_t*>(coverage.mutable_data_ptr())};
     sort_lines(cuda, scratch, p.lines);
-    launch(cover_kernel_of<scalar_t>(samples),
+    launch(dispatch_samples(samples,
+                            [&]<int kSamples>() { return &cover_kernel<kSamples, scalar_t>; }),
            grid_for(layout.pictures * layout.height * p.pieces, 1), kCoverBlock, 0, cuda.stream, p);
     return found;
   });
