@@ -33,6 +33,18 @@ def test_seeds_repeat():
         run.seed_all(-1)
 
 
+def test_steps_choose_all_equally_often():
+    drawn = [run.step_choice(26, 2, step, 7, 2) for step in range(13)]
+    assert sorted(v for some in drawn for v in some) == [*range(26)]
+    assert drawn == [run.step_choice(26, 2, step, 7, 2) for step in range(13)]
+    assert drawn != [run.step_choice(26, 2, step, 8, 2) for step in range(13)]
+    # Where two orders meet in a step nothing is there twice, and nothing is left out for long.
+    longer = [run.step_choice(26, 4, step, 7, 2) for step in range(13)]
+    assert all(len(set(some)) == len(some) for some in longer)
+    assert {v for some in longer[:7] for v in some} == {*range(26)}
+    assert run.step_choice(26, 26, 3, 0) == [*range(26)]
+
+
 def test_step_generators_depend_on_seed_and_counters_alone():
     def draw(*numbers):
         return torch.rand(3, generator=run.step_generator(*numbers)).tolist()

@@ -12,7 +12,6 @@ import diffiso
 from diffiso.camera import Camera, sdfdiff_rig
 from diffiso.losses import grid_gradient
 from diffiso.pipelines.sdfdiff import Greedy, ScheduleSettings, levels, picture_size
-from diffiso.pipelines.sdfdiff.schedule import batch_views
 from diffiso.types import Grid
 
 # Which views, how often, how large.
@@ -88,19 +87,6 @@ def test_greedy_goes_on_from_its_state():
         assert stopped.view == whole.view
         assert stopped.judge(loss) == whole.judge(loss)
     assert stopped.state() == whole.state()
-
-
-def test_batches_see_every_view_equally_often():
-    settings = ScheduleSettings(views=2)
-    drawn = [batch_views(settings, 26, 7, 2, step) for step in range(13)]
-    assert sorted(v for views in drawn for v in views) == [*range(26)]
-    assert drawn == [batch_views(settings, 26, 7, 2, step) for step in range(13)]
-    assert drawn != [batch_views(settings, 26, 8, 2, step) for step in range(13)]
-    # A batch where two orders meet has no view twice, and no view is left out for long.
-    longer = [batch_views(ScheduleSettings(views=4), 26, 7, 2, step) for step in range(13)]
-    assert all(len(set(views)) == len(views) for views in longer)
-    assert {v for views in longer[:7] for v in views} == {*range(26)}
-    assert batch_views(ScheduleSettings(views=99), 26, 0, 0, 0) == [*range(26)]
 
 
 def test_a_cell_is_two_pixels_wide_in_the_far_corner():

@@ -10,7 +10,7 @@ from diffiso.run.checkpoint import (
 from diffiso.run.hardware import cpu_threads, hardware, memory_bytes
 from diffiso.run.processes import Processes, ProcessStopped, is_first, processes
 from diffiso.run.progress import Track, progress_bar, track
-from diffiso.run.random import seed_all, step_generator, step_seed
+from diffiso.run.random import seed_all, step_choice, step_generator, step_seed
 from diffiso.run.report import Report
 from diffiso.run.settings import (
     add_settings,
@@ -40,6 +40,7 @@ __all__ = [
     "save_checkpoint",
     "seed_all",
     "settings_from",
+    "step_choice",
     "step_generator",
     "step_seed",
     "track",

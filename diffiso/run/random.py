@@ -77,3 +77,29 @@ def step_seed(seed: int, *counters: int) -> int:
     text = ",".join(str(int(number)) for number in numbers)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def step_choice(count: int, batch: int, step: int, seed: int, *counters: int) -> list[int]:
+    """Return which of some things a step takes: one permutation of all after the other.
+
+    Args:
+        count: How many things there are.
+        batch: How many a step takes, at most all.
+        step: Which step.
+        seed: A non-negative integer, the run's.
+        *counters: Non-negative integers that tell one such choice from another.
+
+    Returns:
+        Sorted indices, `batch` of them; fewer where two permutations meet in a step and have one in
+        common.
+
+    Example:
+        >>> sorted(step_choice(4, 2, 0, 7) + step_choice(4, 2, 1, 7))
+        [0, 1, 2, 3]
+    """
+    places = range(step * batch, (step + 1) * batch)
+    orders = {
+        epoch: torch.randperm(count, generator=step_generator(seed, *counters, epoch))
+        for epoch in {place // count for place in places}
+    }
+    return sorted({int(orders[place // count][place % count]) for place in places})

@@ -28,6 +28,7 @@ from diffiso.run import (
     check_resumed,
     load_checkpoint,
     save_checkpoint,
+    step_choice,
     step_generator,
     step_seed,
     track,
@@ -155,13 +156,7 @@ def draw_batch(
     """
     shapes, count = samples.shape[:2]
     batch = min(shapes, settings.shapes_per_batch)
-    places = torch.arange(step * batch, (step + 1) * batch)
-    orders = {
-        epoch: torch.randperm(shapes, generator=step_generator(settings.seed, 1, epoch))
-        for epoch in torch.unique(places // shapes).tolist()
-    }
-    ids = torch.stack([orders[int(p) // shapes][int(p) % shapes] for p in places])
-    ids = torch.unique(ids)  # two epochs meet in a batch: a shape may stand at the seam twice
+    ids = torch.tensor(step_choice(shapes, batch, step, settings.seed, 1))
     draws = torch.rand(
         len(ids), settings.points_per_shape, generator=step_generator(settings.seed, 2, step)
     )

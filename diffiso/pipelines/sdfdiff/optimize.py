@@ -31,10 +31,10 @@ from diffiso.pipelines.sdfdiff.levels import (
     sphere,
     visual_hull,
 )
-from diffiso.pipelines.sdfdiff.schedule import Greedy, batch_views, picture_size
+from diffiso.pipelines.sdfdiff.schedule import Greedy, picture_size
 from diffiso.pipelines.sdfdiff.settings import ReconstructSettings
 from diffiso.pipelines.views import Box, Views
-from diffiso.run import check_resumed, load_checkpoint, save_checkpoint, track
+from diffiso.run import check_resumed, load_checkpoint, save_checkpoint, step_choice, track
 from diffiso.types import Grid
 
 _RECORD_EVERY = 10  # updates between looks at the energy
@@ -326,9 +326,9 @@ class _Level:
             self.adam.param_groups[0]["lr"] = self.rate * (
                 share if self.settings.optimizer.cosine else 1.0
             )
-            which = batch_views(
-                schedule, len(self.views.cameras), self.settings.seed, state.level, step
-            )
+            count = len(self.views.cameras)
+            batch = min(count, schedule.views)
+            which = step_choice(count, batch, step, self.settings.seed, 1, state.level)
             self._update(self._energy(which, step / steps))
             every = self.settings.optimizer.redistance_every
             if every and state.step % every == 0:

@@ -12,7 +12,7 @@ import torch
 
 from diffiso.camera import Camera
 from diffiso.pipelines.views import Box
-from diffiso.run import check_settings, step_generator
+from diffiso.run import check_settings
 from diffiso.types import Vector3
 
 
@@ -62,26 +62,6 @@ class ScheduleSettings:
     def steps_of(self, level: int) -> int:
         """Return the steps of a level, of batches."""
         return self.steps[min(level, len(self.steps) - 1)]
-
-
-def batch_views(
-    settings: ScheduleSettings, count: int, seed: int, level: int, step: int
-) -> list[int]:
-    """Return the views of a step of batches: from one permutation of all after the other.
-
-    Args:
-        settings: How many.
-        count: Number of views.
-        seed: Of the draws, which depend on it, the level and the step alone.
-        level: Which level.
-        step: Which step of the level.
-    """
-    batch = min(count, settings.views)
-    found: list[int] = []
-    for place in range(step * batch, (step + 1) * batch):
-        order = torch.randperm(count, generator=step_generator(seed, 1, level, place // count))
-        found.append(int(order[place % count]))
-    return sorted(set(found))  # where two permutations meet a view may stand twice
 
 
 @dataclass

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether contenders do the same job: a time counts only beside outputs that agree.
+
+What both name is compared: vertices by their number and by how far some of them are from the
+nearest one of the other mesh, faces by their number, hits and depths of rays by how many differ,
+everything else, whatever its order of magnitude, by the norm of the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.cases import Outputs
+from bench.peers import find
+
+PROBES = 2000  # vertices whose nearest one is looked for
+UNCOMPARED = ("edges", "normals", "values", "status", "cell", "fraction", "samples")
+"""What only some contenders give, or number differently."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one output is from that of the first contender.
+
+    Attributes:
+        name: Of the output.
+        kind: "number", of rows; "distance", over the extent; "share", of the rows; or "norm".
+        value: 0 where both are the same.
+        allowed: What the contender may have of it.
+    """
+
+    name: str
+    kind: str
+    value: float
+    allowed: float
+
+    @property
+    def agrees(self) -> bool:
+        return self.value <= self.allowed
+
+
+# Rounding of float32 at a thousand nodes; meshes of the same grid have the same vertices.
+ALLOWED = {"number": 0.0, "distance": 1e-6, "share": 1e-4, "norm": 1e-4}
+
+
+def kept(outputs: Outputs) -> Outputs:
+    """Return outputs that stay when those of the call are gone."""
+    return {
+        name: [as_tensor(part).detach().clone() for part in parts]
+        for name, parts in outputs.items()
+        if name not in UNCOMPARED
+    }
+
+
+def as_tensor(part: Any) -> Tensor:
+    return part if isinstance(part, Tensor) else torch.as_tensor(part.copy())
+
+
+def differences(found: Outputs, first: Outputs, allowed: dict[str, float]) -> list[Difference]:
+    """Compare what both give.
+
+    Args:
+        found: Of a contender.
+        first: Of the first one, as `kept` returned it.
+        allowed: What differs from ALLOWED, by kind.
+    """
+    limits = {**ALLOWED, **allowed}
+    result = []
+    for name in first:
+        if name not in found or name in UNCOMPARED:
+            continue
+        ours, theirs = first[name], [as_tensor(part) for part in found[name]]
+        for kind, value in compare(name, theirs, ours).items():
+            result.append(Difference(name, kind, value, limits[kind]))
+    return result
+
+
+def compare(name: str, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> dict[str, float]:
+    if name in ("vertices", "faces", "hits"):
+        counts = [sum(len(part) for part in parts) for parts in (theirs, ours)]
+        number = {"number": abs(counts[0] - counts[1]) / max(counts[1], 1)}
+        if name != "vertices" or 0 in counts:
+            return number
+        return {**number, "distance": distance(torch.cat(list(theirs)), torch.cat(list(ours)))}
+    a, b = (torch.cat([part.flatten().double().cpu() for part in parts]) for parts in (theirs, ours))
+    if a.shape != b.shape:
+        return {"number": abs(len(a) - len(b)) / max(len(b), 1)}
+    if name == "t":
+        return {"share": share(a, b)}
+    return {"norm": float((a - b).norm() / b.norm().clamp(min=torch.finfo(b.dtype).tiny))}
+
+
+def distance(theirs: Tensor, ours: Tensor) -> float:
+    """Return the largest distance from some of one mesh's vertices to the other's, by its extent."""
+    spatial = find("scipy.spatial")
+    if spatial is None:
+        return 0.0
+    ours = ours.double().cpu()
+    probes = theirs[:: max(1, len(theirs) // PROBES)].double().cpu()
+    tree = spatial.KDTree(ours.numpy(), balanced_tree=False, compact_nodes=False)
+    extent = float((ours.amax(dim=0) - ours.amin(dim=0)).max())
+    return float(tree.query(probes.numpy())[0].max()) / max(extent, 1e-30)
+
+
+def share(theirs: Tensor, ours: Tensor) -> float:
+    """Return for how many rays one hits and the other not, or both at different depths."""
+    hit = theirs.isfinite() & ours.isfinite()
+    missed = theirs.isfinite() != ours.isfinite()
+    apart = hit & ((theirs - ours).abs() > 1e-3 * ours.abs())
+    return float((missed | apart).double().mean())
+
+
+def records(found: list[Difference]) -> list[dict[str, Any]]:
+    return [{**asdict(each), "agrees": each.agrees} for each in found]
