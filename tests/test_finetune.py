@@ -112,7 +112,7 @@ def test_command_line_writes_a_run_folder(folder, tmp_path, capsys):
 
 
 def test_resumed_equals_unbroken(folder, tmp_path):
-    whole = quick(folder, tmp_path / "whole", steps=8)
+    whole = quick(folder, tmp_path / "whole", steps=8, refresh_every=3)
     finetune(whole, quiet)
 
     class Stopped(Exception):
@@ -131,7 +131,6 @@ def test_resumed_equals_unbroken(folder, tmp_path):
     module = sys.modules["diffiso.pipelines.mesh_sdf.finetune"]
     kept = module._distance
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SAVE_EVERY", 0.0)
         patch.setattr(module, "_distance", stop_in_the_middle)
         with pytest.raises(Stopped):
             finetune(part, quiet)

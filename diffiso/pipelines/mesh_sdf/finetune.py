@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +36,12 @@ from diffiso.run import (
     processes,
     save_checkpoint,
     seed_all,
+    step_choice,
     step_generator,
     track,
 )
 from diffiso.types import Mesh
 
-_SAVE_EVERY = 30.0  # seconds between checkpoints
 _WARM_UP = 50  # steps: Adam's first ones are as long as its rate, whatever the gradient
 # What may differ between a run and the one it resumes: none of these changes what is learned.
 _FREE = ("checkpoint", "source", "output", "resume", "distance_samples", "up", "device")
@@ -237,24 +236,26 @@ def finetune_steps(
     model = state.model
     decoder = model.decoder.eval()  # without dropout: a surface that jitters has no gradient
     table = model.codes.weight
-    count = min(settings.shapes_per_step, len(shapes))
-    saved = time.monotonic()
+    batch = min(settings.shapes_per_step, len(shapes))
+    bands: dict[str, NarrowBand] = {}
     steps = range(len(state.history), settings.steps)
     loop = track(steps, "fine-tuning", settings.steps, start=len(state.history))
     for step in loop:
         warm = min(1.0, (step + 1) / min(_WARM_UP, settings.steps))
         share = warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         _set_rates(state, settings, share)
-        draw = step_generator(settings.seed, 8, step)
-        ids = torch.randperm(len(shapes), generator=draw)[:count]
+        if step % settings.refresh_every == 0:
+            bands.clear()  # where a run can be resumed, so that a resumed one sees the same
+            save()
+        ids = torch.tensor(step_choice(len(shapes), batch, step, settings.seed, 8))
         codes = table[ids.to(table.device)].detach().requires_grad_()
         state.optimizer.zero_grad(set_to_none=True)
         total, trouble = torch.zeros((), device=table.device), ""
-        for place in range(group.rank, count, group.size):
+        for place in range(group.rank, len(ids), group.size):
             shape = shapes[int(ids[place])]
             generator = step_generator(settings.seed, 9, step, place)
             try:
-                loss = _distance(model, codes[place], shape, settings, generator) / count
+                loss = _distance(model, codes[place], shape, bands, settings, generator) / len(ids)
             except RuntimeError as error:
                 trouble = f"finetune: {error} at step {step}"
                 break
@@ -284,9 +285,6 @@ def finetune_steps(
             state.code_optimizer.step()
         state.history.append((step, mean))
         loop.say(f"loss {mean:.2e}")
-        if time.monotonic() - saved > _SAVE_EVERY:
-            save()
-            saved = time.monotonic()
     save()
 
 
@@ -294,12 +292,17 @@ def _distance(
     model: AutoDecoder,
     code: Tensor,
     shape: TrainingShape,
+    bands: dict[str, NarrowBand],
     settings: FinetuneSettings,
     generator: torch.Generator,
 ) -> Tensor:
     """Return how far a code's mesh is from the mesh that it stands for."""
     latent = model.decoder.field(code)
-    band = NarrowBand(-1.0, 1.0, settings.resolution, device=code.device, dtype=code.dtype)
+    if shape.name not in bands:
+        bands[shape.name] = NarrowBand(
+            -1.0, 1.0, settings.resolution, device=code.device, dtype=code.dtype
+        )
+    band = bands[shape.name]
     mesh = isosurface(latent, law=settings.law, band=band)
     assert isinstance(mesh, Mesh)
     if len(mesh.faces) == 0:

@@ -132,6 +132,8 @@ class FinetuneSettings:
         law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
         resolution: Cells along each axis; the final meshes have twice as many. Too few, and the
             weights learn to make up for them.
+        refresh_every: Steps after which fields are sampled anew, not only near their last surface;
+            and saved.
         distance_samples: Points for the distances before and after.
         up: Axis that points up in the pictures.
         device: "cpu", "cuda", or "auto" for CUDA where there is one.
@@ -150,6 +152,7 @@ class FinetuneSettings:
     surface_points: int = 2048
     law: Literal["sdf", "implicit"] = "implicit"
     resolution: int = 96
+    refresh_every: int = 100
     distance_samples: int = 50_000
     up: view.Up = "y"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -161,7 +164,7 @@ class FinetuneSettings:
         Raises:
             ValueError: If one is not possible.
         """
-        positive = ("steps", "shapes_per_step", "learning_rate", "surface_points")
+        positive = ("steps", "shapes_per_step", "learning_rate", "surface_points", "refresh_every")
         check_settings(
             self,
             positive=(*positive, "distance_samples"),
