@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether contenders do the same job: a time counts only beside outputs that agree.
 
-What both name is compared: vertices by their number and by how far some of them are from the
-nearest one of the other mesh, faces by their number, hits and depths of rays by how many differ,
-everything else, whatever its order of magnitude, by the norm of the difference.
+What both name is compared with the first contender's, or another's: vertices by their number and by
+how far some of them are from the nearest one of the other mesh, faces by their number, hits and
+depths of rays by how many differ, everything else, whatever its size, by the norm of the
+difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from bench.peers import find
 
 PROBES = 2000  # vertices whose nearest one is looked for
 UNCOMPARED = ("edges", "normals", "values", "status", "cell", "fraction", "samples")
-"""What only some contenders give, or number differently."""
+"""What few give, or number in their own way."""
 
 
 @dataclass(frozen=True)
@@ -51,43 +52,47 @@ ALLOWED = {"number": 0.0, "distance": 1e-6, "share": 1e-4, "norm": 1e-4}
 def kept(outputs: Outputs) -> Outputs:
     """Return outputs that stay when those of the call are gone."""
     return {
-        name: [as_tensor(part).detach().clone() for part in parts]
+        name: [as_tensor(part).clone() for part in parts]
         for name, parts in outputs.items()
         if name not in UNCOMPARED
     }
 
 
 def as_tensor(part: Any) -> Tensor:
-    return part if isinstance(part, Tensor) else torch.as_tensor(part.copy())
+    return part.detach() if isinstance(part, Tensor) else torch.as_tensor(part.copy())
 
 
-def differences(found: Outputs, first: Outputs, allowed: dict[str, float]) -> list[Difference]:
+def differences(found: Outputs, other: Outputs, allowed: Mapping[str, float]) -> list[Difference]:
     """Compare what both give.
 
     Args:
         found: Of a contender.
-        first: Of the first one, as `kept` returned it.
-        allowed: What differs from ALLOWED, by kind.
+        other: Of the one that it is compared with, as `kept` returned it.
+        allowed: What differs from ALLOWED, by the output's name.
     """
-    limits = {**ALLOWED, **allowed}
     result = []
-    for name in first:
+    for name in other:
         if name not in found or name in UNCOMPARED:
             continue
-        ours, theirs = first[name], [as_tensor(part) for part in found[name]]
+        ours, theirs = other[name], [as_tensor(part) for part in found[name]]
         for kind, value in compare(name, theirs, ours).items():
-            result.append(Difference(name, kind, value, limits[kind]))
+            result.append(Difference(name, kind, value, allowed.get(name, ALLOWED[kind])))
     return result
 
 
 def compare(name: str, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> dict[str, float]:
     if name in ("vertices", "faces", "hits"):
         counts = [sum(len(part) for part in parts) for parts in (theirs, ours)]
-        number = {"number": abs(counts[0] - counts[1]) / max(counts[1], 1)}
+        apart = abs(counts[0] - counts[1]) / max(counts[1], 1)
+        if name == "hits":
+            return {"share": apart}
+        number = {"number": apart}
         if name != "vertices" or 0 in counts:
             return number
         return {**number, "distance": distance(torch.cat(list(theirs)), torch.cat(list(ours)))}
-    a, b = (torch.cat([part.flatten().double().cpu() for part in parts]) for parts in (theirs, ours))
+    a, b = (
+        torch.cat([part.flatten().double().cpu() for part in parts]) for parts in (theirs, ours)
+    )
     if a.shape != b.shape:
         return {"number": abs(len(a) - len(b)) / max(len(b), 1)}
     if name == "t":
@@ -95,8 +100,12 @@ def compare(name: str, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> dict
     return {"norm": float((a - b).norm() / b.norm().clamp(min=torch.finfo(b.dtype).tiny))}
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.flatten().double().cpu() for part in parts])
+
+
 def distance(theirs: Tensor, ours: Tensor) -> float:
-    """Return the largest distance from some of one mesh's vertices to the other's, by its extent."""
+    """Return how far some of one mesh's vertices are from the other's at most, by its extent."""
     spatial = find("scipy.spatial")
     if spatial is None:
         return 0.0
@@ -115,5 +124,5 @@ def share(theirs: Tensor, ours: Tensor) -> float:
     return float((missed | apart).double().mean())
 
 
-def records(found: list[Difference]) -> list[dict[str, Any]]:
+def records(found: Sequence[Difference]) -> list[dict[str, Any]]:
     return [{**asdict(each), "agrees": each.agrees} for each in found]

@@ -3,8 +3,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -60,6 +60,8 @@ class Contender:
         run: Does it once. Inputs stand ready in the form this contender likes best.
         outputs: Names the tensors or arrays in what `run` returned, outside the clock.
         runs: Fewer runs, for the slow.
+        like: Whose outputs it shall have: a contender above; by default the first one.
+        allowed: By how much outputs may differ, by name, where that is not what `agreement` says.
         through_torch: Whether its memory comes from torch's allocator; only such memory is seen on
             a GPU.
     """
@@ -70,6 +72,8 @@ class Contender:
     kind: Kind = "other"
     runs: int | None = None
     through_torch: bool = True
+    like: str | None = None
+    allowed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

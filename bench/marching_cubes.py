@@ -2,6 +2,7 @@
 """Extraction: big smooth surfaces, a batch of small grids, and a grid full of surface."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -107,4 +108,6 @@ def cases(settings: Settings) -> Iterator[Case]:
         *peers.pymcubes(values, settings),
         *peers.reference_marching_cubes(values, settings),
     ]
+    # Tables differ in how many faces they give ambiguous cells, of which noise has plenty.
+    others = [replace(each, allowed={"faces": 0.05}) for each in others]
     yield case(f"random {nodes}^3 float32", values, others)

@@ -2,18 +2,25 @@
 """From gradients of vertices to gradients of samples and level."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Settings, gyroid, random, sphere
+from bench.cases import Case, Contender, Floor, Outputs, Settings, gyroid, random, sphere
 from bench.peers import SLOW_RUNS
 from diffiso import reference
 
 
 def backward(outputs: Tensor, inputs: list[Tensor], weights: Tensor) -> Callable[[], object]:
     return lambda: torch.autograd.grad(outputs, inputs, weights, retain_graph=True)
+
+
+def gradients(found: Any) -> Outputs:
+    """Of the samples, and of the level where it comes too."""
+    parts = [found] if isinstance(found, Tensor) else list(found)
+    return dict(zip(("of samples", "of level"), [[part] for part in parts], strict=False))
 
 
 def by_index_add(values: Tensor, edges: Tensor, weights: Tensor) -> Callable[[], object]:
@@ -43,18 +50,23 @@ def case(name: str, plain: Tensor, *, with_reference: bool) -> Case:
     offsets = torch.tensor([0, len(mesh.vertices)], device=plain.device)
     raw = (weights, plain[None], level.detach()[None], mesh.edges, offsets, [1.0] * 3, False)
     contenders = [
-        Contender("diffiso", backward(mesh.vertices, [values, level], weights), kind="ours"),
+        Contender(
+            "diffiso", backward(mesh.vertices, [values, level], weights), gradients, kind="ours"
+        ),
         Contender(
             "diffiso, without autograd",
             lambda: torch.ops.diffiso.marching_cubes_backward(*raw),
+            gradients,
             kind="ours",
         ),
-        Contender("torch index_add, values only", by_index_add(plain, mesh.edges, weights)),
+        Contender(
+            "torch index_add, values only", by_index_add(plain, mesh.edges, weights), gradients
+        ),
     ]
     if with_reference:
         surface = reference.marching_cubes(values[None], level[None])
         run = backward(surface.vertices, [values, level], weights)
-        contenders.append(Contender("pure-torch reference", run, runs=SLOW_RUNS))
+        contenders.append(Contender("pure-torch reference", run, gradients, runs=SLOW_RUNS))
     floor = Floor(reads=[weights, mesh.edges], writes=[plain])
     return Case(name, contenders, samples=plain.numel(), floor=floor)
 

@@ -41,14 +41,18 @@ def by_hand(values: Tensor, vertices: Tensor, law: Law, batch: int) -> Callable[
     return attach
 
 
-def case(name: str, values: Tensor, law: Law, threads: int, *, with_reference: bool) -> Case:
+def case(
+    name: str, values: Tensor, law: Law, threads: int, *, with_reference: bool, jump: float = 0.25
+) -> Case:
     mesh = diffiso.marching_cubes(values)
     assert isinstance(mesh, diffiso.Mesh)
     vertices, weights = mesh.vertices, torch.ones_like(mesh.vertices)
     attached = values.clone().requires_grad_()
 
     def contender(name: str, attach: Callable[[], Tensor], kind: Kind = "other") -> Contender:
-        return Contender(name, both_ways(attach, attached, weights), kind=kind)
+        # Vertices lie on faces of cells, where slopes jump: torch takes those of the other cell.
+        run = both_ways(attach, attached, weights)
+        return Contender(name, run, kind=kind, allowed={"tensors": jump})
 
     contenders = [
         contender(
@@ -85,4 +89,6 @@ def cases(settings: Settings) -> Iterator[Case]:
         yield case(name, values, law, threads, with_reference=False)
     nodes = settings.size(64, 8)
     values = random(nodes, settings.device)
-    yield case(f"random {nodes}^3", values, "sdf", threads, with_reference=settings.on_cpu)
+    yield case(
+        f"random {nodes}^3", values, "sdf", threads, with_reference=settings.on_cpu, jump=0.6
+    )

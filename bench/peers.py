@@ -108,7 +108,7 @@ def flying_edges(
         # The offsets of the faces are an arithmetic sequence and take no memory.
         found = [s for s in surfaces if s.GetNumberOfPolys() > 0]
         return {
-            "vertices": [vtk_to_numpy(s.GetPoints().GetData()) for s in found],
+            "vertices": [vtk_to_numpy(s.GetPoints().GetData())[:, ::-1] for s in found],
             "faces": [
                 vtk_to_numpy(s.GetPolys().GetConnectivityArray()).reshape(-1, 3) for s in found
             ],

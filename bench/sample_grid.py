@@ -23,6 +23,15 @@ def outputs(sample: tuple[Tensor, Tensor]) -> Outputs:
     return {"sdf": [sample[0]], "gradient": [sample[1]]}
 
 
+def flipped(sample: tuple[Tensor, Tensor]) -> Outputs:
+    """Of grid_sample, which counts z, y, x."""
+    return {"sdf": [sample[0]], "gradient": [sample[1].flip(1)]}
+
+
+def flipped_backward(gradients: tuple[Tensor, Tensor]) -> Outputs:
+    return {"tensors": [gradients[0], gradients[1].flip(1)]}
+
+
 def forward_case(name: str, grid: Grid, points: Tensor, threads: int) -> Case:
     places = points.flip(1).contiguous()
     attached = places.clone().requires_grad_()
@@ -36,12 +45,14 @@ def forward_case(name: str, grid: Grid, points: Tensor, threads: int) -> Case:
 
     contenders = [
         Contender("diffiso", lambda: sample_grid(grid, points), outputs, kind="ours"),
-        Contender("grid_sample + autograd", lambda: value_and_gradient(1), outputs, runs=SLOW_RUNS),
+        Contender("grid_sample + autograd", lambda: value_and_gradient(1), flipped, runs=SLOW_RUNS),
         Contender("grid_sample, value only", lambda: grid_sample(grid.values, places), kind="part"),
     ]
     if threads > 1:
         contenders += [
-            Contender(in_parts("grid_sample + autograd"), lambda: value_and_gradient(threads)),
+            Contender(
+                in_parts("grid_sample + autograd"), lambda: value_and_gradient(threads), flipped
+            ),
             Contender(
                 in_parts("grid_sample, value only"),
                 lambda: grid_sample(grid.values, places, threads),
@@ -62,7 +73,7 @@ def backward_case(name: str, grid: Grid, points: Tensor, threads: int) -> Case:
 
     def peer(batch: int) -> Contender:
         run = backward(grid_sample(values, places, batch), [values, places], weights)
-        return Contender("grid_sample" + f", in {batch} parts" * (batch > 1), run)
+        return Contender("grid_sample" + f", in {batch} parts" * (batch > 1), run, flipped_backward)
 
     contenders = [
         Contender("diffiso", backward(attached.sdf, [values, at], weights), kind="ours"),

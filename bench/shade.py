@@ -58,12 +58,14 @@ def ours(view: View, weights: Tensor) -> list[Contender]:
     def hits_alone() -> diffiso.RayHits:
         return diffiso.trace(fixed, cameras=view.cameras, capture=False)
 
+    def another(name: str, render: Callable[[], list[Tensor]]) -> Contender:
+        """Whose picture is not the first one's."""
+        return Contender(name, step(render), outputs, "ours", like=name)
+
     return [
         Contender("diffiso", step(lambda: [shaded(grid, "central")]), outputs, "ours"),
-        Contender(
-            "diffiso, normals of cells", step(lambda: [shaded(grid, "trilinear")]), outputs, "ours"
-        ),
-        Contender("diffiso, with coverage", step(rendered), outputs, "ours"),
+        another("diffiso, normals of cells", lambda: [shaded(grid, "trilinear")]),
+        another("diffiso, with coverage", rendered),
         Contender("diffiso, no gradient", lambda: shaded(fixed, "central"), kind="part"),
         Contender("diffiso, hits alone", hits_alone, trace.outputs, "part"),
     ]

@@ -49,7 +49,12 @@ def meshes(settings: Settings) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def outputs(found: tuple[Tensor, Tensor]) -> Outputs:
-    return {"coverage": [found[0].flatten()], "gradients": [found[1]]}
+    coverage, gradient = found
+    return {
+        "coverage": [coverage.flatten()],
+        "gradients": [gradient],
+        "pull": [gradient.sum(dim=0)],
+    }
 
 
 def ours(scene: Picture) -> list[Contender]:

@@ -36,13 +36,26 @@ def share(part: float | None) -> str:
     return "" if part is None else f"{significant(100 * part)}%"
 
 
+def agrees(contender: Record) -> bool:
+    return all(each["agrees"] for each in contender["differences"])
+
+
+def disagreement(contender: Record) -> str:
+    """Say which outputs are not those of the one that they were compared with."""
+    return "; ".join(
+        f"{each['name']}: {each['kind']} {each['value']:.2g}, allowed {each['allowed']:.2g}"
+        for each in contender["differences"]
+        if not each["agrees"]
+    )
+
+
 def rows(case: Record) -> list[Row]:
     """Return the case's table, with its heading; columns that nothing fills are left out."""
     contenders = case["contenders"]
-    others = [each["median"] for each in contenders if each["kind"] == "other"]
+    others = [each["median"] for each in contenders if each["kind"] == "other" and agrees(each)]
     heading = [
         "contender", "median", "min to max", "time / first", "fastest other / this", "of bound",
-        f"scratch B / {case['unit']}", *COUNTED,
+        f"scratch B / {case['unit']}", *COUNTED, "differs",
     ]  # fmt: skip
     table = [heading]
     for each in contenders:
@@ -60,6 +73,7 @@ def rows(case: Record) -> list[Row]:
                 share(each["share_of_bound"]),
                 "" if scratch is None else significant(scratch),
                 *["" if count is None else f"{count:,}" for count in counts],
+                "" if agrees(each) else disagreement(each),
             ]
         )
     used = [any(row[i] for row in table[1:]) for i in range(len(heading))]

@@ -12,12 +12,13 @@ cores from a peer that brings threads of its own.
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from bench import agreement
 from bench.cases import Case, Contender, Outputs, Settings, outputs_of_tensors
 
 Record = dict[str, Any]
@@ -32,6 +33,7 @@ class Entry:
     run: Callable[[], Any]
     outputs: Callable[[Any], Outputs]
     runs: int
+    look: Callable[[Outputs], None] = lambda outputs: None  # at those of the warm-up
     seconds: list[float] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -77,6 +79,33 @@ def clock_cuda(run: Callable[[], Any], calls: int) -> tuple[float, Any]:
     return begin.elapsed_time(end) / 1000 / calls, result
 
 
+class Judge:
+    """Compares the outputs of contenders as they come, those of the first ones first.
+
+    Those who do less, and those who are to be like themselves, are not compared.
+    """
+
+    def __init__(self, contenders: Sequence[Contender]) -> None:
+        self.first = contenders[0].name
+        self.wanted = {each.like or self.first for each in contenders}
+        self.kept: dict[str, Outputs] = {}
+        self.found: dict[str, list[agreement.Difference]] = {each.name: [] for each in contenders}
+
+    def of(self, contender: Contender) -> Callable[[Outputs], None]:
+        """Return what looks at a contender's outputs."""
+
+        def look(outputs: Outputs) -> None:
+            name, like = contender.name, contender.like or self.first
+            if contender.kind != "part" and like != name:
+                self.found[name] = agreement.differences(
+                    outputs, self.kept[like], contender.allowed
+                )
+            if name in self.wanted:
+                self.kept[name] = agreement.kept(outputs)
+
+        return look
+
+
 def time_entries(entries: list[Entry], calls: int, settings: Settings) -> None:
     clock = clock_cpu if settings.on_cpu else clock_cuda
     collecting = gc.isenabled()
@@ -89,10 +118,13 @@ def time_entries(entries: list[Entry], calls: int, settings: Settings) -> None:
                     continue
                 time.sleep(PAUSE)
                 seconds, result = clock(entry.run, calls)
-                entry.counts = count(entry.outputs(result))
-                del result
-                if turn > 0:
+                outputs = entry.outputs(result)
+                entry.counts = count(outputs)
+                if turn == 0:
+                    entry.look(outputs)
+                else:
                     entry.seconds.append(seconds)
+                del result, outputs
     finally:
         if collecting:
             gc.enable()
@@ -100,8 +132,11 @@ def time_entries(entries: list[Entry], calls: int, settings: Settings) -> None:
 
 def time_case(case: Case, settings: Settings) -> Record:
     """Measure a case; README.md explains the fields of the record."""
+    judge = Judge(case.contenders)
     entries = [
-        Entry(each.run, each.outputs, min(each.runs or settings.runs, settings.runs))
+        Entry(
+            each.run, each.outputs, min(each.runs or settings.runs, settings.runs), judge.of(each)
+        )
         for each in case.contenders
     ]
     passes = case.floor.passes() if case.floor else {}
@@ -113,7 +148,13 @@ def time_case(case: Case, settings: Settings) -> Record:
         fastest = min((entry.times() for entry in over_floor), key=lambda times: times["median"])
         bound = {"what": case.floor.what, "bytes": case.floor.bytes, **fastest}
     contenders = [
-        {"contender": each.name, "kind": each.kind, **entry.times(), "outputs": entry.counts}
+        {
+            "contender": each.name,
+            "kind": each.kind,
+            **entry.times(),
+            "outputs": entry.counts,
+            "differences": agreement.records(judge.found[each.name]),
+        }
         for each, entry in zip(case.contenders, entries, strict=True)
     ]
     for record in contenders:

@@ -50,6 +50,7 @@ def ours(view: View) -> list[Contender]:
             lambda: diffiso.trace(grid, *rays, **options),
             lambda hits: outputs(hits, back),
             kind="ours",
+            allowed=ray_peers.GRAZING if options.get("method") == "sphere" else {},
         )
 
     rows, tiles = (view.origins, view.directions), (view.origins[order], view.directions[order])
