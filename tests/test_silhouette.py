@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """silhouette: coverage and gradients against the reference, errors, edges."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -288,6 +290,21 @@ def test_vertices_that_are_not_shared_change_nothing(generator):
     (parts,) = torch.autograd.grad(split, points, weights)
     # Cuts at 1e-9 of an edge and places 1/8192 pixel beside it: of some pixels of outline each.
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-3 * float(whole.abs().max()))
+
+
+def test_soups_have_no_holes_where_samples_lie_on_edges():
+    """The two runs of an edge that faces share without sharing vertices round alike."""
+    corners = [[0, 0, 0], [0, 2, 0], [1 / 3, 1 / 3, 0], [7, 0, 0], [7, 2, 0]]
+    points = torch.tensor(corners, dtype=torch.float64)
+    tiles = torch.tensor([[0, 1, 2], [2, 3, 0], [2, 4, 1], [3, 2, 4]])
+    # One unit a pixel, seen along the z axis with the corner (0, 0) in the picture's corner.
+    matrix = torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]], dtype=torch.float64)
+    orders = torch.tensor(list(itertools.permutations(range(3))))
+    separate = torch.arange(12).view(4, 3)
+    for choice in itertools.product(orders, repeat=4):
+        faces = torch.stack([tile[order] for tile, order in zip(tiles, choice, strict=True)])
+        inputs = arguments(points[faces].view(-1, 3), separate, matrix, (2, 7))
+        assert bool((OP(*inputs, 16)[0] == 1).all())
 
 
 def test_non_contiguous_inputs(generator):

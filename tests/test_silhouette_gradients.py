@@ -82,6 +82,61 @@ def test_area_of_a_square_along_the_axes(side):
         assert float(growth) == pytest.approx(2 * side**2, rel=1e-9)
 
 
+def plate(half_pixels, camera):
+    """A square around the middle of the picture, so many pixels from its centre to its sides."""
+    half = half_pixels * 1.0 / float(camera.focal[0, 0])
+    corners = [[-half, -half, 0], [half, -half, 0], [half, half, 0], [-half, half, 0]]
+    return torch.tensor(corners, dtype=torch.float64), torch.tensor([[0, 1, 2], [0, 2, 3]])
+
+
+@pytest.mark.parametrize("half", [16, 9])
+def test_outlines_on_borders_pull_on_both_sides(half):
+    """The mean of both one-sided derivatives: all of a pixel grows, none beyond the picture."""
+    camera = Camera.look_at((0.0, 0.0, 1.0), focal=32.0, size=32, dtype=torch.float64)
+    vertices, faces = plate(half, camera)
+    coverage, moved, growth = derivatives(vertices, faces, camera)
+    assert float(coverage.sum()) == (2 * half) ** 2
+    share = 0.5 if half == 16 else 1.0
+    assert float(growth) == pytest.approx(share * 2 * (2 * half) ** 2, rel=1e-12)
+    assert float(moved[:2].abs().max()) < 1e-9
+    # Left, right, upper and lower pixels alike.
+    weights = torch.zeros_like(coverage)
+    outer = slice(16 - half - 1 if half < 16 else 0, 16 + half + 1)
+    weights[:, outer, outer] = 1
+    weights[:, 16 - half : 16 + half, 16 - half : 16 + half] = 0
+    points = vertices.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(silhouette((points, faces), camera), points, weights)
+    pushed = (grad * vertices.sign())[:, :2]
+    assert float(pushed.max() - pushed.min()) < 1e-9
+    assert float(pushed.mean()) == pytest.approx(0.0 if half == 16 else 9 * 32 / 2, abs=1e-9)
+
+
+def test_many_outlines_over_each_other_stay_exact():
+    """More meetings in a row than are kept at a time: crossing combs, whose area is known."""
+    camera = Camera.look_at((0.0, 0.0, 1.0), focal=100.0, size=40, dtype=torch.float64)
+    teeth = 70
+    left = torch.linspace(-0.15, 0.15, teeth + 1, dtype=torch.float64)[:-1]
+    width = 0.3 / teeth / 2
+    upright = torch.stack([left, left + width], dim=1)
+    strips = []
+    for x0, x1 in upright.tolist():
+        strips.append([[x0, -0.1, 0], [x1, -0.1, 0], [x1, 0.1, 0], [x0, 0.1, 0]])
+    bar = [[-0.17, -0.012, 0.01], [0.17, -0.012, 0.01], [0.17, 0.012, 0.01], [-0.17, 0.012, 0.01]]
+    vertices = torch.tensor([*strips, bar], dtype=torch.float64).view(-1, 3)
+    first = 4 * torch.arange(teeth + 1)[:, None]
+    faces = torch.cat([first + torch.tensor([0, 1, 2]), first + torch.tensor([0, 2, 3])])
+    points = vertices.clone().requires_grad_()
+    weights = torch.ones(1, 40, 40, dtype=torch.float64)
+    coverage = silhouette((points, faces), camera)
+    (grad,) = torch.autograd.grad(coverage, points, weights)
+    # The bar's long sides move over what no tooth covers, at its own depth of 0.99.
+    scale = 100.0 / 0.99
+    free = 0.34 * scale - teeth * width * 100.0
+    lifted = grad[-4:, 1]
+    assert float(lifted[2:].sum()) == pytest.approx(free * scale, rel=1e-6)
+    assert float(lifted[:2].sum()) == pytest.approx(-free * scale, rel=1e-6)
+
+
 def test_half_plane_image_under_translation():
     """Weights of one half of the picture: moving the disc moves its chord over the border."""
     camera = facing(200)

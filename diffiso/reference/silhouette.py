@@ -69,7 +69,8 @@ def _faces_over(points: Tensor, corners: Tensor) -> Tensor:
 def _area_by_edges(corners: Tensor, pieces: int, height: int, width: int) -> Tensor:
     """Return a picture whose derivative is that of the covered area of each pixel.
 
-    A step of coverage that several edges lie on is shared among them.
+    A step of coverage that several edges lie on is shared among them, and what an edge on a border
+    between pixels moves among both.
     """
     beside = 1e-6  # pixels
     share = (torch.arange(pieces, dtype=torch.float64) + 0.5) / pieces
@@ -90,9 +91,11 @@ def _area_by_edges(corners: Tensor, pieces: int, height: int, width: int) -> Ten
             )
             step = ((inner > 0).double() - (outer > 0).double()) / (inner - outer).clamp(min=1)
             moved = -(middles * inward).sum(dim=1) * step * length / pieces
-            column, row = at.floor().long().unbind(1)
-            seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            area = area.index_add(0, (row * width + column)[seen], moved[seen])
+            # Half for the pixel on either side: two pixels where a border lies between them.
+            for side in (1, -1):
+                column, row = (at + side * beside * inward).floor().long().unbind(1)
+                seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+                area = area.index_add(0, (row * width + column)[seen], moved[seen] / 2)
     return area.view(height, width)
 
 
