@@ -53,6 +53,7 @@ struct FindContours {
 
 template <typename scalar_t>
 __global__ void __launch_bounds__(kThreadBlock) facing_kernel(FindContours<scalar_t> f) {
+  if (f.p.faults->of_offsets()) return;
   for_each_by_thread(f.p.faces.count, [&](int64_t n) {
     const Shown face = f.p.faces[n];
     int64_t at[3];
@@ -85,7 +86,9 @@ template <typename scalar_t>
 __global__ void __launch_bounds__(kThreadBlock) left_count_kernel(FindContours<scalar_t> f) {
   for_each_by_thread(f.p.faces.count + 1, [&](int64_t n) {
     int64_t count = 0;
-    if (n < f.p.faces.count) for_each_left(f, n, [&](int) { ++count; });
+    if (n < f.p.faces.count && !f.p.faults->of_offsets()) {
+      for_each_left(f, n, [&](int) { ++count; });
+    }
     f.c.left[n] = count;
   });
 }
@@ -168,7 +171,7 @@ __global__ void __launch_bounds__(kThreadBlock) contour_offset_kernel(OffsetPara
 }
 
 // The contour edges (E, 4) of all pictures, and where each picture's begin, in `offsets`. Waits for
-// the stream twice: for how many edges may be left, and how many are.
+// the stream three times: for faults, for how many edges may be left, and how many are.
 template <typename scalar_t>
 Tensor find_contours(const CudaContext& cuda, Scratch& scratch, const SeenMeshes& in,
                      const PictureLayout& layout, double near, int64_t* offsets) {
@@ -178,7 +181,7 @@ Tensor find_contours(const CudaContext& cuda, Scratch& scratch, const SeenMeshes
   f.c.sums = scratch.take_zeros<unsigned long long>(f.p.vertices.count);
   f.c.left = scratch.take<int64_t>(faces + 1);
   f.c.offsets = offsets;
-  launch_by_thread(see_kernel<scalar_t>, f.p.vertices.count, cuda, f.p);
+  see_vertices(cuda, f.p);
   launch_by_thread(facing_kernel<scalar_t>, faces, cuda, f);
   launch_by_thread(left_count_kernel<scalar_t>, faces + 1, cuda, f);
   exclusive_sum(cuda, f.c.left, f.c.left, faces + 1);

@@ -17,7 +17,7 @@ struct Shown {
 
 struct PackedRows {
   int64_t meshes, per_mesh;             // pictures of a mesh
-  int64_t count;                        // of all pictures
+  int64_t rows, count;                  // of all meshes, of all pictures
   const int64_t* __restrict__ offsets;  // (B + 1,)
 
   DIFFISO_HD Shown operator[](int64_t n) const {
@@ -26,6 +26,11 @@ struct PackedRows {
     const int64_t rows = offsets[mesh + 1] - offsets[mesh], within = n - per_mesh * offsets[mesh];
     const int64_t turn = quotient(within, rows);
     return {mesh, mesh * per_mesh + turn, offsets[mesh] + within - turn * rows};
+  }
+  // Whether the offsets from b on are those of `rows` rows.
+  DIFFISO_HD bool rises(int64_t b) const {
+    return (b > 0 || offsets[b] == 0) &&
+           (b < meshes ? offsets[b] <= offsets[b + 1] : offsets[b] == rows);
   }
   // Where a picture's first is.
   DIFFISO_HD int64_t begin(int64_t picture) const {
@@ -38,15 +43,19 @@ struct PackedRows {
 inline PackedRows packed_rows(const PictureLayout& layout, const Tensor& rows,
                               const Tensor& offsets) {
   const int64_t per_mesh = layout.meshes > 0 ? layout.pictures / layout.meshes : 0;
-  return {layout.meshes, per_mesh, per_mesh * rows.size(0),
+  return {layout.meshes, per_mesh, rows.size(0), per_mesh * rows.size(0),
           static_cast<const int64_t*>(offsets.const_data_ptr())};
 }
 
-// What was found wrong, as one more than the last such row; 0 is nothing.
+// What was found wrong; 0 is nothing. Vertices and faces as one more than the last such row.
 struct SeenFaults {
-  unsigned long long vertex, face;
+  unsigned long long vertex, face, vertex_offsets, face_offsets;
 
+  DIFFISO_HD bool of_offsets() const { return vertex_offsets > 0 || face_offsets > 0; }
   void refuse() const {
+    check(vertex_offsets == 0,
+          "silhouette: vertex_offsets must rise from 0 to the number of vertices");
+    check(face_offsets == 0, "silhouette: face_offsets must rise from 0 to the number of faces");
     if (vertex > 0) refuse_vertex(static_cast<int64_t>(vertex) - 1);
     if (face > 0) refuse_face(static_cast<int64_t>(face) - 1);
   }
@@ -101,8 +110,18 @@ PictureParams<scalar_t> picture_params(const PictureLayout& layout, const SeenMe
   return p;
 }
 
+// Comes before all that use offsets, which leave out what they cannot trust.
+template <typename scalar_t>
+__global__ void __launch_bounds__(kThreadBlock) offset_kernel(PictureParams<scalar_t> p) {
+  for_each_by_thread(p.vertices.meshes + 1, [&](int64_t b) {
+    if (!p.vertices.rises(b)) atomicMax(&p.faults->vertex_offsets, 1ull);
+    if (!p.faces.rises(b)) atomicMax(&p.faults->face_offsets, 1ull);
+  });
+}
+
 template <typename scalar_t>
 __global__ void __launch_bounds__(kThreadBlock) see_kernel(PictureParams<scalar_t> p) {
+  if (p.faults->of_offsets()) return;
   for_each_by_thread(p.vertices.count, [&](int64_t n) {
     const Shown at = p.vertices[n];
     p.seen[n] = p.sight(at.picture)(at.row);
@@ -110,6 +129,12 @@ __global__ void __launch_bounds__(kThreadBlock) see_kernel(PictureParams<scalar_
       atomicMax(&p.faults->vertex, static_cast<unsigned long long>(at.row + 1));
     }
   });
+}
+
+template <typename scalar_t>
+void see_vertices(const CudaContext& cuda, const PictureParams<scalar_t>& p) {
+  launch_by_thread(offset_kernel<scalar_t>, p.vertices.meshes + 1, cuda, p);
+  launch_by_thread(see_kernel<scalar_t>, p.vertices.count, cuda, p);
 }
 
 // What pictures pass back, as (x, y, depth) of a vertex; those of a picture lie together.

@@ -37,6 +37,7 @@ struct SoftParams {
 
 template <typename scalar_t>
 __global__ void __launch_bounds__(kThreadBlock) soft_check_kernel(SoftParams<scalar_t> p) {
+  if (p.p.faults->of_offsets()) return;
   for_each_by_thread(p.p.faces.count, [&](int64_t n) {
     int64_t at[3];
     const Shown face = p.p.faces[n];
@@ -131,7 +132,7 @@ SoftParams<scalar_t> soft_params(const CudaContext& cuda, Scratch& scratch, cons
   p.pictures = layout.pictures;
   p.down = ceil_div(layout.height, kTile);
   p.across = ceil_div(layout.width, kTile);
-  launch_by_thread(see_kernel<scalar_t>, p.p.vertices.count, cuda, p.p);
+  see_vertices(cuda, p.p);
   return p;
 }
 

@@ -109,3 +109,14 @@ def test_refuses_what_the_cpu_refuses(op, generator):
         for ops in (cpu, simt):
             with pytest.raises(RuntimeError, match=message):
                 getattr(ops, op)(*bad, *rest, *options)
+    matrices, vertex_offsets, face_offsets = rest
+    for place, kept, message in (
+        (0, vertex_offsets, "vertex_offsets must rise from 0 to the number of vertices"),
+        (1, face_offsets, "face_offsets must rise from 0 to the number of faces"),
+    ):
+        for wrong in (kept + 4, kept - 4, kept * 3, kept.flip(0)):
+            offsets = [vertex_offsets, face_offsets]
+            offsets[place] = wrong
+            for ops in (cpu, simt):
+                with pytest.raises(RuntimeError, match=message):
+                    getattr(ops, op)(vertices, faces, matrices, *offsets, *options)
