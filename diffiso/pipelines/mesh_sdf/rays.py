@@ -3,7 +3,9 @@
 
 Sphere tracing of a network as DIST does it (Liu et al., 2020): many rays at once, of which those
 that have arrived or left take no further part; longer steps than the field allows; and few rays at
-first, each of which becomes four twice on the way; until then it keeps off what those may meet.
+first, each of which becomes four twice on the way. Unlike there, a long step is taken back where it
+may have stepped over something (Keinert et al., Enhanced Sphere Tracing, 2014), and a ray that
+stands for several keeps off what those may meet.
 """
 
 from __future__ import annotations
@@ -112,28 +114,47 @@ def closest_points(field: Field, cameras: Camera) -> Closest:
     rays = _rays(cameras, side)
     t = best = rays.near
     least = torch.full_like(t, math.inf)
+    # How far each is known to be free from the point before, and how far it went from there.
+    before, step = torch.zeros_like(t), torch.zeros_like(t)
     met, left = rays.passes, torch.zeros_like(rays.passes)
     moving = met
-    for step in range(_STEPS):
-        if side > 1 and step > 0 and step % _SPLIT_EVERY == 0:
+    for count in range(_STEPS):
+        if side > 1 and count > 0 and count % _SPLIT_EVERY == 0:
             side //= 2
             rays = _rays(cameras, side)
-            t, best, least, met, left = (_split(x, rays.near) for x in (t, best, least, met, left))
+            t, best, least, met, left, before, step = (
+                _split(x, rays.near) for x in (t, best, least, met, left, before, step)
+            )
             t = torch.where(met, t.clamp(rays.near, rays.far), rays.near)
-            best, least = torch.where(left, best, t), torch.where(left, least, math.inf)
-            met, moving = rays.passes, rays.passes & ~left
+            before, step = torch.where(met, before, 0.0), torch.where(met, step, 0.0)
+            moving = rays.passes & ~left
+            # What was closest is behind some: of another ray, so they look there again.
+            behind = moving & met & (best < t)
+            best = torch.where(left | behind, best, t)
+            values = _evaluate(field, rays, best, behind)
+            queries += int(behind.sum())
+            least, met = torch.where(left, least, values), rays.passes
         values = _evaluate(field, rays, t, moving)
         queries += int(moving.sum())
         closer = moving & (values < least)
         best, least = torch.where(closer, t, best), torch.where(closer, values, least)
         free = values - rays.spread * t  # of all rays that this one stands for
-        ahead = t + _PACE * free
-        arrived = free < _TOLERANCE
-        left = left | (moving & ~arrived & (ahead > rays.far))
+        too_far = moving & (step > before + free) & (step > before)
+        arrived = moving & ~too_far & (free < _TOLERANCE)
+        left = left | (moving & ~too_far & ~arrived & (t + free > rays.far))
         moving = moving & ~arrived & ~left
-        t = torch.where(moving, ahead, t)
+        ahead = torch.minimum(t + _PACE * free, rays.far)
+        t, step, before = (
+            torch.where(moving, torch.where(too_far, back, on), kept)
+            for back, on, kept in (
+                (t - step + before, ahead, t),
+                (before, ahead - t, step),
+                (before, free, before),
+            )
+        )
         if side == 1 and not bool(moving.any()):
             break
+    best = best.clamp(rays.near, rays.far)  # where it is that of the ray that this one was part of
     points = rays.origins + best[..., None] * rays.directions
     pixels = rays.passes.flatten().nonzero()[:, 0]
     return Closest(points.reshape(-1, 3)[pixels], pixels, queries)
