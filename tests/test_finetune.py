@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -192,3 +193,19 @@ def test_errors(folder, tmp_path):
         finetune(dataclasses.replace(settings, output=inner), quiet)
     with pytest.raises(ValueError, match="learning_rate must be positive"):
         FinetuneSettings("run", "solids", learning_rate=0.0)
+
+
+def test_resumes_the_same_network_only(folder, tmp_path):
+    settings = quick(folder, tmp_path / "out", steps=2)
+    finetune(settings, quiet)
+    lifted(folder / "run", tmp_path / "other.pt", 0.01)
+    other = dataclasses.replace(settings, checkpoint=str(tmp_path / "other.pt"), resume=True)
+    with pytest.raises(ValueError, match="network and shapes must be those of the run it resumes"):
+        finetune(other, quiet)
+
+
+def test_does_not_write_over_what_it_reads(folder, tmp_path):
+    shutil.copytree(folder / "solids", tmp_path / "out" / "shapes")
+    settings = quick(folder, tmp_path / "out", source=str(tmp_path / "out" / "shapes"), steps=2)
+    with pytest.raises(ValueError, match=r"output must lie outside the source.*write none of them"):
+        finetune(settings, quiet)

@@ -65,7 +65,7 @@ def test_steps_over_nothing(name):
 
 
 def test_closest_points_are_the_closest():
-    """Of rays that pass closely, to a part of the distance: they take steps of that length there."""
+    """Of rays that pass closely, to a part of the distance: so long are their steps there."""
     ball = shapes.Sphere(0.1).moved((0.0, 0.0, 0.8))
     cameras = Camera.orbit([0.0, 90.0], [0.0, 10.0], 2.5, field_of_view=50.0, size=256)
     found = closest_points(ball, cameras)

@@ -237,6 +237,9 @@ def break_views(folder, what):
         io.save_image(folder / "b_depth.png", image)
     if what == "half":
         io.save_image(folder / "b.png", half_covered(4))
+    if what == "grey":  # 0 and 1 instead of 0 and 255
+        io.save_image(folder / "a.png", half_covered(4)[..., :1].gt(0)[..., 0].float())
+        io.save_image(folder / "b.png", half_covered(4)[..., :1].gt(0)[..., 0] / 255)
     if what == "black":
         for name in ("a.png", "b.png"):
             io.save_image(folder / name, torch.zeros(6, 8))
@@ -264,6 +267,8 @@ def break_views(folder, what):
         ("black", "auto", "transforms.json: pictures must show something, got 2 black ones"),
         ("black", "masks", "transforms.json: masks must show something, got 2 black ones"),
         ("colors", "masks", "a.png: must have a mask .* or be one, got neither"),
+        ("half", "masks", "a.png: all pictures must have masks or none, got 1 of 2 without"),
+        ("grey", "masks", "masks must be white .*, got at most 0.0039. of white for b.png"),
         ("mask", "auto", r"frames\[0\].mask_path must be text, got 7"),
         ("light", "auto", "light.strength must be a positive number, got -1"),
         ("falloff", "auto", "light.falloff must be true or false, got 1"),

@@ -112,7 +112,7 @@ def load_views(path: StrPath, use: Use = "auto", *, srgb: bool = False) -> Views
     Args:
         path: The folder, or the camera file.
         use: ``"auto"`` takes colours, and masks where there are any; ``"colors"`` leaves masks out,
-            ``"masks"`` colours (a grey picture without alpha is a mask then).
+            ``"masks"`` colours (where no picture has a mask they are taken for masks themselves).
         srgb: Colours are encoded as sRGB, as cameras do, and not linear.
 
     Raises:
@@ -136,6 +136,8 @@ def load_views(path: StrPath, use: Use = "auto", *, srgb: bool = False) -> Views
         _read(picture, mask, use, srgb, cameras.size)
         for picture, mask in zip(pictures, found_masks, strict=True)
     ]
+    if use == "masks" and all(coverage is None for _, coverage in read):
+        read = [(None, _own_mask(picture)) for picture in pictures]
     views = Views(
         cameras,
         _joined([intensity for intensity, _ in read], images, "colours"),
@@ -162,11 +164,13 @@ def _checked(views: Views, file: Path) -> Views:
         if views.intensity is None:
             raise ValueError(f"{file}: masks must leave something out, got all of every picture")
         views = replace(views, coverage=None)
-    if views.coverage is not None and 0 < float(views.coverage.max()) < _WHITE:
-        raise ValueError(
-            f"{file}: masks must be white where the solid is, "
-            f"got at most {float(views.coverage.max()):.3g} of white"
-        )
+    if views.coverage is not None:
+        for name, most in zip(views.names, views.coverage.flatten(1).amax(dim=1), strict=True):
+            if 0 < float(most) < _WHITE:
+                raise ValueError(
+                    f"{file}: masks must be white where the solid is, "
+                    f"got at most {float(most):.3g} of white for {name}"
+                )
     for name, pictures in (("masks", views.coverage), ("pictures", views.intensity)):
         if pictures is not None and not bool((pictures > 0).any()):
             raise ValueError(f"{file}: {name} must show something, got {len(pictures)} black ones")
@@ -185,13 +189,6 @@ def _read(
         coverage = load_mask(mask)
         _check_size(mask, coverage, size)
     if use == "masks":
-        if coverage is None:
-            try:
-                coverage = load_mask(path)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}: must have a mask (alpha or mask_path) or be one, got neither; {error}"
-                ) from error
         return None, coverage
     colors = image[..., :3]
     if srgb:
@@ -202,6 +199,16 @@ def _read(
     if coverage is not None:
         intensity = intensity.where(coverage > 0, 0.0)
     return intensity, coverage if use == "auto" else None
+
+
+def _own_mask(path: Path) -> Tensor:
+    """Return a picture (H, W) that is a mask itself."""
+    try:
+        return load_mask(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: must have a mask (alpha or mask_path) or be one, got neither; {error}"
+        ) from error
 
 
 def _check_size(path: Path, picture: Tensor, size: tuple[int, int]) -> None:

@@ -122,6 +122,24 @@ def read_mesh_folder(
     return MeshFolder(list(shapes.values()), skipped)
 
 
+def check_apart(output: Path, source: Path) -> None:
+    """Refuse a run's folder that would write among the meshes it reads.
+
+    Args:
+        output: The run's folder; its meshes go to `shapes` there.
+        source: The folder of meshes.
+
+    Raises:
+        ValueError: If one lies within the other's.
+    """
+    here, there = output.resolve(), source.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here / "shapes"):
+        raise ValueError(
+            f"{output}: output must lie outside the source, whose meshes are all learned, "
+            f"and write none of them, got {source}"
+        )
+
+
 def read_shape(path: StrPath, name: str, normalize: Normalize = "sphere") -> TrainingShape:
     """Return one closed mesh in the frame of [-1, 1]^3.
 

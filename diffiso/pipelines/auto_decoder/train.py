@@ -9,7 +9,12 @@ from typing import NamedTuple
 
 from diffiso import plots
 from diffiso.io import check_output, check_output_folder, save_image, save_mesh
-from diffiso.pipelines.auto_decoder.data import MeshFolder, cached_samples, read_mesh_folder
+from diffiso.pipelines.auto_decoder.data import (
+    MeshFolder,
+    cached_samples,
+    check_apart,
+    read_mesh_folder,
+)
 from diffiso.pipelines.auto_decoder.model import CHECKPOINT, AutoDecoder
 from diffiso.pipelines.auto_decoder.results import ShapeResult, draw_results, judge, summarize
 from diffiso.pipelines.auto_decoder.settings import TrainSettings
@@ -106,16 +111,12 @@ def train(settings: TrainSettings, say: Callable[[str], None] = print) -> TrainR
 
 def _check(settings: TrainSettings) -> None:
     """Find before the work starts what would stop it in the end."""
-    output, source = check_output_folder(settings.output), Path(settings.source)
+    output = check_output_folder(settings.output)
     for name in (CHECKPOINT, "loss.png", "shapes.png", "report.json"):
         check_output(output / name)
     for name in ("samples", "shapes"):
         check_output_folder(output / name)
-    if output.resolve().is_relative_to(source.resolve()):
-        raise ValueError(
-            f"{output}: output must lie outside the source, whose meshes are all learned, "
-            f"got a folder in {source}"
-        )
+    check_apart(output, Path(settings.source))
     if (output / CHECKPOINT).is_file() and not settings.resume:
         raise ValueError(
             f"{output / CHECKPOINT}: output must be a folder without a checkpoint, "

@@ -24,9 +24,10 @@ from diffiso.pipelines.auto_decoder import (
     judge,
     read_mesh_folder,
 )
+from diffiso.pipelines.auto_decoder.data import check_apart
 from diffiso.pipelines.auto_decoder.model import CHECKPOINT
 from diffiso.pipelines.auto_decoder.results import draw_results, summarize
-from diffiso.pipelines.mesh_sdf.refinement import range_of
+from diffiso.pipelines.mesh_sdf.refinement import digest_of, range_of
 from diffiso.pipelines.mesh_sdf.settings import FinetuneSettings
 from diffiso.run import (
     Processes,
@@ -120,7 +121,9 @@ class FinetuneState:
             raise ValueError(f"{path}: must be a checkpoint of diffiso finetune, got another")
         check_resumed(path, found["finetune"], settings, _FREE)
         if found["digests"] != digests:
-            raise ValueError(f"{path}: shapes must be those of the run it resumes, got others")
+            raise ValueError(
+                f"{path}: network and shapes must be those of the run it resumes, got others"
+            )
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.code_optimizer.load_state_dict(found["code_optimizer"])
@@ -146,7 +149,7 @@ def finetune(
         ValueError: If the folder lacks shapes that the network knows, or the run to resume is
             another one.
         OSError: If an output cannot be written.
-        RuntimeError: If a surface vanishes or the loss is not finite; the last good state is saved.
+        RuntimeError: If a surface vanishes or the loss is not finite; what was saved before stays.
     """
     seed_all(settings.seed)
     output = Path(settings.output)
@@ -160,12 +163,8 @@ def finetune(
             model = AutoDecoder.load(settings.checkpoint)
             shapes = learned_shapes(model, settings, tell)
             tell(f"decoder   {settings.checkpoint}: {len(shapes)} shapes of {settings.source}")
-        before = [_judge(model, shape, settings) for shape in shapes] if group.is_first else []
-        report.lap("before")
-        if group.is_first:
-            tell(f"before    {_in_words(before)}")
+        digests = [digest_of(model), *(shape.digest for shape in shapes)]
         state = FinetuneState.start(model.to(group.device), settings)
-        digests = [shape.digest for shape in shapes]
         with group.together():
             if settings.resume and checkpoint.is_file():
                 state.load(checkpoint, settings, digests)
@@ -179,9 +178,14 @@ def finetune(
         tell(f"learned   {settings.steps} steps; {report.lap('steps'):.0f} s")
     if not group.is_first:
         return None
+    # Only now, when no other process waits for this one.
+    start = AutoDecoder.load(settings.checkpoint)
+    before = [_judge(start, shape, settings) for shape in track(shapes, "judging the start")]
+    tell(f"before    {_in_words(before)}")
     model = state.model.to("cpu").eval()
-    after = [_judge(model, shape, settings) for shape in shapes]
+    after = [_judge(model, shape, settings) for shape in track(shapes, "judging")]
     tell(f"after     {_in_words(after)}")
+    report.lap("distances")
     report.metrics["losses"] = state.history
     report.metrics["before"], report.metrics["after"] = summarize(before), summarize(after)
     files = [checkpoint, plots.save_curves(output / "loss.png", state.history, "step", "loss")]
@@ -230,8 +234,8 @@ def finetune_steps(
     through their vertices back to the weights.
 
     Raises:
-        RuntimeError: If a surface vanishes or the loss is not finite; the state is that of the last
-            good step, and saved.
+        RuntimeError: If a surface vanishes or the loss is not finite; what was saved before stays:
+            a surface may be gone long before its turn comes.
     """
     model = state.model
     decoder = model.decoder.eval()  # without dropout: a surface that jitters has no gradient
@@ -256,17 +260,13 @@ def finetune_steps(
             generator = step_generator(settings.seed, 9, step, place)
             try:
                 loss = _distance(model, codes[place], shape, bands, settings, generator) / len(ids)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 trouble = f"finetune: {error} at step {step}"
                 break
             torch.autograd.backward(loss)
             total = total + loss.detach()
-        if trouble:
-            save()
         group.agree(not trouble, trouble)
         mean = float(group.size * group.mean(total))
-        if not math.isfinite(mean):
-            save()
         group.agree(
             math.isfinite(mean), f"finetune: the loss must stay finite, got {mean} at step {step}"
         )
@@ -341,12 +341,11 @@ def _in_words(results: list[ShapeResult]) -> str:
 
 def _check(settings: FinetuneSettings) -> None:
     """Find before the work starts what would stop it in the end."""
-    output, source = check_output_folder(settings.output), Path(settings.source)
+    output = check_output_folder(settings.output)
     for name in (CHECKPOINT, "loss.png", "shapes.png", "report.json"):
         check_output(output / name, inputs=[_file_of(settings.checkpoint)])
     check_output_folder(output / "shapes")
-    if output.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{output}: output must lie outside the source, got a folder in {source}")
+    check_apart(output, Path(settings.source))
     if (output / CHECKPOINT).is_file() and not settings.resume:
         raise ValueError(
             f"{output / CHECKPOINT}: output must be a folder without a checkpoint, "

@@ -23,12 +23,13 @@ from diffiso.pipelines.mesh_sdf.refinement import (
     refine_code,
 )
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
-from diffiso.pipelines.mesh_sdf.targets import Loaded, SilhouetteTarget, load_target
+from diffiso.pipelines.mesh_sdf.targets import Loaded, SilhouetteTarget, Target, load_target
 from diffiso.run import Processes, Report, processes, seed_all, track
 from diffiso.types import Mesh
 
 _SIDE = 320  # pixels of pictures
 _LOOK = 64  # cells, at which learned shapes are tried as starts
+_FRAME_CELLS = 128  # of the animation's meshes at most: as fine as its pixels
 
 
 class RefineResult(NamedTuple):
@@ -64,7 +65,8 @@ def refine(settings: RefineSettings, say: Callable[[str], None] = print) -> Refi
         FileNotFoundError: If network, target or reference do not exist.
         ValueError: If they cannot be used, or the run to resume is another one.
         OSError: If an output cannot be written.
-        RuntimeError: If the surface vanishes; the last state that had one is saved.
+        RuntimeError: If the surface vanishes; the last state that had one is saved, and the
+            message tells its step.
     """
     seed_all(settings.seed)
     report = Report("refine", settings)
@@ -74,9 +76,10 @@ def refine(settings: RefineSettings, say: Callable[[str], None] = print) -> Refi
             model = AutoDecoder.load(settings.checkpoint).to(group.device)
             model.requires_grad_(False)
             tell(f"decoder   {settings.checkpoint}: {len(model.names)} shapes")
-            if settings.start is not None and settings.start not in model.names:
+            if settings.start_shape is not None and settings.start_shape not in model.names:
                 raise ValueError(
-                    f"refine: start must be one of {', '.join(model.names)}, got {settings.start}"
+                    f"refine: start_shape must be one of {', '.join(model.names)}, "
+                    f"got {settings.start_shape}"
                 )
             loaded = load_target(settings, model)
             files = _Files(settings, loaded, group)
@@ -97,7 +100,7 @@ def _run(
     group: Processes,
     tell: Callable[[str], None],
 ) -> Refinement:
-    target = loaded.target.part(group.rank, group.size)
+    target = loaded.target.to(group.device).part(group.rank, group.size)
     digest = digest_of(model, *_tensors(loaded))
 
     def save(state: Refinement) -> None:
@@ -109,7 +112,7 @@ def _run(
             state = Refinement.load(files.checkpoint, settings, digest)
             tell(f"resumed   at step {state.step}")
         else:
-            name = settings.start or _best_start(model, loaded)
+            name = settings.start_shape or _best_start(model, target)
             tell(f"start     {name}")
             start = model.codes.weight[model.index(name)].detach().cpu().clone()
             state = Refinement(start, start.clone())
@@ -125,13 +128,13 @@ def _run(
 
 
 @torch.no_grad()
-def _best_start(model: AutoDecoder, loaded: Loaded) -> str:
+def _best_start(model: AutoDecoder, target: Target) -> str:
     """Return the learned shape whose mesh is nearest to the target."""
     losses = []
     for name in track(model.names, "looking at learned shapes"):
         mesh = learned_surface(model.field(name), _LOOK)
         has_any = len(mesh.faces) > 0
-        losses.append(loaded.target.loss(mesh, 0).l2 if has_any else float("inf"))
+        losses.append(float(target.loss(mesh, 0).value) if has_any else float("inf"))
     return model.names[min(range(len(losses)), key=losses.__getitem__)]
 
 
@@ -194,8 +197,8 @@ def _write(
     tell(f"surface   {summarize(mesh)}; l2 {final.l2:.6f}")
     if loaded.reference is not None:
         distance = surface_distance(
-            Mesh(inner.vertices.double(), inner.faces),
-            loaded.reference.mesh,
+            mesh,
+            loaded.frame.inverse().mesh(loaded.reference.mesh),
             settings.samples,
             torch.Generator().manual_seed(settings.seed),
         )
@@ -207,7 +210,7 @@ def _write(
     if settings.picture:
         sheet = draw_result(model, loaded, state, code, settings)
         report.files.append(str(save_image(files.sheet, sheet)))
-        frames = draw_steps(model, loaded.reference, state, settings)
+        frames = draw_steps(model, loaded.reference, inner, state, settings)
         report.files.append(str(save_gif(files.animation, frames)))
         report.lap("pictures")
     report.files.append(str(files.report))
@@ -258,18 +261,23 @@ def draw_result(
 def draw_steps(
     model: AutoDecoder,
     reference: TrainingShape | None,
+    final: Mesh,
     state: Refinement,
     settings: RefineSettings,
 ) -> list[view.Image]:
     """Return pictures of the surface on its way, as frames of an animation."""
-    count = min(settings.frames, state.step)
-    chosen = sorted({round(k * (state.step - 1) / max(count - 1, 1)) for k in range(count)})
-    meshes = [surface(model, state.codes[step], settings.resolution) for step in chosen]
-    looks = meshes[-1].vertices if reference is None else reference.mesh.vertices
-    seen_from = view.fit_view(looks, up=settings.up)
+    last, count = state.step - 1, min(settings.frames, state.step)
+    chosen = sorted({last - round(k * last / max(count - 1, 1)) for k in range(count)})
+    looks = final if reference is None else reference.mesh
+    seen_from = view.fit_view(looks.vertices, up=settings.up)
     frames = []
-    for step, mesh in zip(chosen, track(meshes, "drawing steps"), strict=True):
-        picture = view.render(mesh, seen_from, size=_SIDE)
-        caption = f"step {step}, loss {state.history[step].loss:.4f}"
-        frames.append(view.contact_sheet([picture], [caption]))
-    return frames + [frames[-1]] * 8
+    for step in track(chosen, "drawing steps"):
+        mesh = surface(model, state.codes[step], min(settings.resolution, _FRAME_CELLS))
+        if len(mesh.faces) > 0:  # rays do not see that it is gone
+            caption = f"step {step}, loss {state.history[step].loss:.4f}"
+            frames.append(_frame(mesh, seen_from, caption))
+    return frames + [_frame(final, seen_from, f"the {settings.keep} code")] * 8
+
+
+def _frame(mesh: Mesh, seen_from: view.View, caption: str) -> view.Image:
+    return view.contact_sheet([view.render(mesh, seen_from, size=_SIDE)], [caption])

@@ -23,7 +23,10 @@ from diffiso.run import Processes, check_resumed, load_checkpoint, save_checkpoi
 from diffiso.types import Mesh
 
 # What may differ between a run and the one it resumes: none of these changes what is looked for.
-_FREE = ("output", "resume", "keep", "samples", "picture", "frames", "up", "device", "steps")
+_FREE = (
+    *("checkpoint", "target", "reference", "output"),  # which the digest knows by their contents
+    *("resume", "keep", "samples", "picture", "frames", "up", "device", "steps"),
+)
 _LOOK = 33  # nodes along each axis, at which a field without a surface is looked at
 
 
@@ -32,7 +35,7 @@ class Step(NamedTuple):
 
     Attributes:
         step: Its number, from 0.
-        loss: What is made small, without the code's penalty.
+        loss: The distance that is made small; the code's penalty comes on top.
         l1: Mean absolute difference of silhouettes, or RMS distance of surfaces.
         l2: Mean squared difference of silhouettes, or mean squared distance of surfaces.
         queries: Evaluations of the network: samples and vertices.
@@ -73,6 +76,17 @@ class Refinement:
     def step(self) -> int:
         """Return how many steps have been taken."""
         return len(self.history)
+
+    def go_back(self, code: Tensor, optimizer: dict[str, Tensor]) -> None:
+        """Take the last step back.
+
+        Args:
+            code: That it started from.
+            optimizer: Adam's state before it.
+        """
+        self.code, self.optimizer = code, optimizer
+        self.history.pop()
+        self.codes.pop()
 
     def save(self, path: Path, settings: RefineSettings, digest: str) -> None:
         """Write a checkpoint."""
@@ -144,8 +158,8 @@ def refine_code(
         save: Takes the state where it can be resumed from, and before an error.
 
     Raises:
-        RuntimeError: If the surface vanishes, or the loss is not finite; the state is that of the
-            last step that had one.
+        RuntimeError: If the surface vanishes, or the loss is not finite; the state is that before
+            the last step that had one.
     """
     code = state.code.clone().to(group.device).requires_grad_()
     optimizer = torch.optim.Adam([code], settings.learning_rate)
@@ -153,6 +167,7 @@ def refine_code(
         optimizer.state[code] = {k: v.to(code.device) for k, v in state.optimizer.items()}
     # The band is made anew where a run can be resumed, so that a resumed one sees the same.
     band = NarrowBand(-1.0, 1.0, settings.resolution, device=group.device, dtype=code.dtype)
+    before: tuple[Tensor, dict[str, Tensor]] | None = None  # the last step that had a surface
     steps = range(state.step, settings.steps)
     loop = track(steps, "refining the code", settings.steps, start=state.step)
     for step in loop:
@@ -160,7 +175,13 @@ def refine_code(
         if step % settings.refresh_every == 0:
             band.reset()
             save(state)
-        found = _descend(model, target, code, band, settings, group, step)
+        try:
+            found = _descend(model, target, code, band, settings, group, step)
+        except (RuntimeError, ValueError) as error:
+            if before is not None:
+                state.go_back(*before)
+            raise RuntimeError(f"refine: {error} at step {step}") from error
+        before = state.code, state.optimizer
         state.codes.append(code.detach().cpu().clone())
         if found.loss < state.best_loss:
             state.best, state.best_loss = code.detach().cpu().clone(), found.loss
@@ -194,7 +215,7 @@ def _descend(
     loss, l1, l2 = shared[:3].tolist()
     group.agree(
         bool(shared.isfinite().all()),
-        f"refine: the loss must stay finite, got {loss} at step {step}",
+        f"the loss must stay finite, got {loss}",
     )
     code.grad = shared[3:] + 2 * settings.code_penalty * code.detach()
     return Step(step, loss, l1, l2, queries, faces, 0.0)
@@ -211,7 +232,7 @@ def _loss(
     assert isinstance(mesh, Mesh)
     assert band.report is not None
     if len(mesh.faces) == 0:
-        raise RuntimeError(f"refine: the surface vanished at step {step}; {range_of(field)}")
+        raise RuntimeError(f"the surface vanished ({range_of(field)})")
     return target.loss(mesh, step), band.report.queries + len(mesh.vertices), len(mesh.faces)
 
 

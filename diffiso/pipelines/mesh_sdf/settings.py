@@ -21,7 +21,8 @@ class RefineSettings:
         reference: What the pictures show: a mesh to score against, by whose size and place the
             cameras are brought into the network's frame. Without one they must stand in that frame.
         resume: Go on from the checkpoint beside the output, where there is one.
-        start: Name of the learned shape to start from; by default the one with the least loss.
+        start_shape: Name of the learned shape to start from; by default the one with the least loss
+            at a coarse look.
         steps: Steps of Adam on the code.
         learning_rate: Of these steps.
         code_penalty: Weight of the code's squared norm.
@@ -33,7 +34,7 @@ class RefineSettings:
         size: Height and width of the silhouettes; by default that of the pictures.
         surface_points: Points drawn on either surface where the target is one.
         law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
-        keep: Write the last code, or the best one.
+        keep: Write the last code, or the one of least distance on the way (without the penalty).
         resolution: Cells along each axis.
         refresh_every: Steps after which the field is sampled anew, not only near the last surface.
         samples: Points for the final mesh's distance.
@@ -49,7 +50,7 @@ class RefineSettings:
     output: str = "refined.ply"
     reference: str | None = None
     resume: bool = False
-    start: str | None = None
+    start_shape: str | None = None
     steps: int = 400
     learning_rate: float = 1e-2
     code_penalty: float = 0.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from diffiso.camera import Camera
@@ -19,7 +20,7 @@ from diffiso.ops import Field, silhouette
 from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape, read_shape
 from diffiso.pipelines.mesh_sdf.rays import check_coverage, ray_silhouette
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
-from diffiso.pipelines.views import load_views
+from diffiso.pipelines.views import Views, load_views
 from diffiso.run import step_generator
 from diffiso.types import Mesh
 
@@ -39,7 +40,10 @@ class Loss(NamedTuple):
 
 
 class Target(Protocol):
-    """What a mesh should become."""
+    """What a mesh should become.
+
+    Several processes add up the losses of their parts, and what each says of l1 and l2.
+    """
 
     def loss(self, mesh: Mesh, step: int) -> Loss:
         """Return how far a mesh, in the network's frame, is from the target."""
@@ -72,8 +76,6 @@ class SilhouetteTarget:
 
     def loss(self, mesh: Mesh, step: int) -> Loss:
         """Return the mean difference over all pixels of all views."""
-        if len(self.cameras) == 0:
-            return Loss(0.0 * mesh.vertices.sum(), 0.0, 0.0)
         seen = silhouette(mesh, self.cameras.to(mesh.vertices.dtype), mode=self.mode)
         apart = seen - self.coverage.to(seen)
         l1, l2 = (self.share * terms.mean() for terms in (apart.abs(), apart.square()))
@@ -84,18 +86,21 @@ class SilhouetteTarget:
 
         The distances are those of pictures of its own, whose pixels are 0 or 1.
         """
-        if len(self.cameras) == 0:
-            return Loss(field(self.coverage.new_zeros(0, 3)).sum(), 0.0, 0.0), 0
         seen = ray_silhouette(field, self.cameras, self.coverage)
         apart = seen.coverage - self.coverage.to(seen.coverage)
         l1, l2 = (self.share * float(terms.mean()) for terms in (apart.abs(), apart.square()))
         return Loss(self.share * seen.loss, l1, l2), seen.queries
 
     def part(self, rank: int, size: int) -> SilhouetteTarget:
-        """Return the views of one of several processes."""
+        """Return the views of one of several processes; one that counts for nothing if none is."""
         rows = list(range(rank, len(self.cameras), size))
         share = len(rows) / len(self.cameras)
+        rows = rows or [0]
         return replace(self, cameras=self.cameras[rows], coverage=self.coverage[rows], share=share)
+
+    def to(self, device: torch.device) -> SilhouetteTarget:
+        """Return the target on a device."""
+        return replace(self, cameras=self.cameras.to(device), coverage=self.coverage.to(device))
 
 
 @dataclass(frozen=True)
@@ -121,13 +126,17 @@ class SurfaceTarget:
         generator = step_generator(self.seed, 7, self.rank, step)
         points = self.mesh.sample(self.count, generator).points.to(mesh.vertices)
         target = Mesh(self.mesh.vertices.to(mesh.vertices), self.mesh.faces)
-        value = surface_loss(mesh, target, points, generator) / self.size
+        value = surface_loss(mesh, target, points, generator)
         plain = float(value.detach())
-        return Loss(value, math.sqrt(plain), plain)
+        return Loss(value / self.size, math.sqrt(plain) / self.size, plain / self.size)
 
     def part(self, rank: int, size: int) -> SurfaceTarget:
         """Return the target of one of several processes."""
         return replace(self, rank=rank, size=size)
+
+    def to(self, device: torch.device) -> SurfaceTarget:
+        """Return the target on a device."""
+        return replace(self, mesh=self.mesh.to(device))
 
 
 class Loaded(NamedTuple):
@@ -178,6 +187,13 @@ def _load_views(settings: RefineSettings, model: AutoDecoder) -> Loaded:
         shrink = settings.size / max(height, width)
         views = views.resized((max(1, round(height * shrink)), max(1, round(width * shrink))))
     reference, frame = None, Frame()
+    if settings.reference is None and views.box is not None:
+        least, most = min(views.box[0]), max(views.box[1])
+        if least < -1 or most > 1:
+            raise ValueError(
+                "refine: reference must name the mesh by whose size and place views are brought "
+                f"into the network's frame of -1 to 1, got a box of {least:g} to {most:g}"
+            )
     if settings.reference is not None:
         path = Path(settings.reference)
         reference = read_shape(path, path.stem, model.normalize)
@@ -186,12 +202,34 @@ def _load_views(settings: RefineSettings, model: AutoDecoder) -> Loaded:
     to_network = after(frame, views.frame.inverse()) if reference is not None else Frame()
     cameras = moved(views.cameras, to_network)
     assert views.coverage is not None  # which load_views sees to
+    _refuse_blind(settings, views, cameras)
     target = SilhouetteTarget(cameras, views.coverage, settings.norm, settings.mode)
     own = frame if reference is not None else views.frame
     files: list[StrPath] = [*views.files]
     if settings.reference is not None:
         files.append(settings.reference)
     return Loaded(target, own, reference, [Path(file) for file in files])
+
+
+def _refuse_blind(settings: RefineSettings, views: Views, cameras: Camera) -> None:
+    """Refuse a view whose solid lies beside the network's box: nothing there could come to it.
+
+    Raises:
+        ValueError: If no ray through a mask meets the unit sphere around the origin.
+    """
+    rays = cameras.rays()
+    along = (rays.origins * rays.directions).sum(dim=-1, keepdim=True)
+    nearest = rays.origins - along.clamp(max=0) * rays.directions
+    meets = nearest.square().sum(dim=-1) < 1
+    assert views.coverage is not None
+    shown = views.coverage > 0
+    for name, mask, inside in zip(views.names, shown, meets, strict=True):
+        if bool(mask.any()) and not bool((mask & inside).any()):
+            raise ValueError(
+                f"{settings.target}: cameras must see the network's unit sphere where the masks "
+                f"are, got {name} that shows the solid elsewhere; reference names the mesh by "
+                "whose size and place they are brought there"
+            )
 
 
 def after(second: Frame, first: Frame) -> Frame:
