@@ -17,7 +17,6 @@ from diffiso import Camera, io, shapes
 from diffiso.cli import main
 from diffiso.fields import DecoderSettings
 from diffiso.metrics import Frame
-from diffiso.pipelines import mesh_sdf
 from diffiso.pipelines.auto_decoder import AutoDecoder, SampleSettings, TrainSettings, train
 from diffiso.pipelines.mesh_sdf import RefineSettings, refine
 from diffiso.pipelines.mesh_sdf.targets import after, moved
@@ -354,7 +353,8 @@ def test_errors(folder, tmp_path, monkeypatch, change, error, message):
     [
         ({"steps": 0}, "steps must be positive"),
         ({"learning_rate": -1.0}, "learning_rate must be positive"),
-        ({"resolution": 1}, "resolution must be at least 2, got 1"),
+        ({"resolution": 1}, "resolution must be 2 to 4096, got 1"),
+        ({"resolution": 10**8}, "resolution must be 2 to 4096, got 100000000"),
         ({"norm": "l3"}, "norm must be"),
         ({"code_penalty": -1.0}, "code_penalty must not be negative"),
     ],
@@ -399,5 +399,24 @@ def test_presets():
     assert (paper.steps, paper.norm, paper.keep, paper.law) == (400, "l1", "best", "sdf")
     official = RefineSettings.official("run", "views", steps=7)
     assert (official.steps, official.norm, official.resolution) == (7, "l2", 64)
-    assert mesh_sdf.Step._fields[0] == "step"
-    assert shapes.Sphere(1.0)(torch.zeros(1, 3)) < 0
+
+
+def test_the_penalty_is_that_of_the_squared_norm(folder, tmp_path):
+    """One step of plain descent cannot be seen through Adam; its first moment can."""
+    found = {}
+    for weight in (0.0, 0.3):
+        settings = quick(folder, tmp_path / f"{weight}.ply", code_penalty=weight, steps=1)
+        refine(settings, quiet)
+        found[weight] = load_checkpoint(tmp_path / f"{weight}.pt")
+    moments = {weight: state["optimizer"]["exp_avg"] for weight, state in found.items()}
+    start = found[0.0]["codes"][0]
+    # Adam's first moment is a tenth of the gradient after one step.
+    torch.testing.assert_close(moments[0.3] - moments[0.0], 0.1 * 2 * 0.3 * start)
+
+
+def test_soft_and_smaller_silhouettes(folder, tmp_path):
+    settings = quick(folder, tmp_path / "soft.ply", mode="soft", size=24, norm="l2")
+    found = refine(settings, quiet)
+    first, last = found.state.history[0], found.state.history[-1]
+    assert last.l1 < 0.6 * first.l1
+    assert first.loss == pytest.approx(first.l2)

@@ -137,7 +137,12 @@ def test_forward_mode_is_refused(generator):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"mesh": "ball"}, TypeError, "mesh must be a Mesh, a MeshBatch, or vertices and faces"),
+        (
+            {"mesh": "ball"},
+            TypeError,
+            "mesh must be a Mesh, a MeshBatch, or tensors of vertices and ",
+        ),
+        ({"mesh": (cube()[0].numpy(), cube()[1])}, TypeError, "got ndarray, Tensor"),
         ({"mesh": (1, 2)}, TypeError, "mesh must be a Mesh"),
         ({"cameras": None}, TypeError, "cameras must be a Camera, got NoneType"),
         ({"size": (0, 4)}, ValueError, "size"),
@@ -161,6 +166,8 @@ def test_option_errors(change, error, message):
         (lambda v, f: (v.long(), f), "vertices must be torch.float32 or torch.float64"),
         (lambda v, f: (v.float(), f), "cameras must be torch.float32, got torch.float64"),
         (lambda v, f: (v[:, :2], f), r"vertices must be contiguous \(V, 3\), got \(8, 2\)"),
+        (lambda v, f: (v[0, 0], f), r"vertices must be contiguous \(V, 3\), got \(\)"),
+        (lambda v, f: (v, f.to("meta")), "faces must be on the device of vertices, cpu, got meta"),
         (lambda v, f: (v, f[0]), r"faces must be contiguous \(F, 3\), got \(3,\)"),
         (lambda v, f: (v, f.double()), "faces must be torch.int64 or torch.int32, got torch.float"),
         (lambda v, f: (v, f + 1), "indices of the vertices of their own mesh, got face"),

@@ -7,7 +7,6 @@ import pytest
 import torch
 from silhouettes import NEAR, ball, cameras, cube, smooth_weights, subdivided
 
-import diffiso
 from diffiso import Camera, silhouette
 
 
@@ -282,6 +281,7 @@ def test_folds_finer_than_a_pixel_cancel():
         fan = torch.tensor([[41, k, k + 1] for k in range(40)] + [[41, 40, 42]])
         points.requires_grad_()
         silhouette((points, fan), camera).sum().backward()
+        # The folds themselves stick out by a hundredth of a pixel here and there, of 12 pixels.
         assert float(points.grad[:41, 0].sum()) == pytest.approx(1 / pixel**2, rel=2e-2)
 
 
@@ -358,4 +358,3 @@ def test_gradient_descent_finds_a_circle():
     expected = torch.tensor([0.3, -0.2, 0.0, 0.3])
     # A pixel is 0.06 wide.
     torch.testing.assert_close(place.detach(), expected, rtol=0, atol=0.01)
-    assert diffiso.silhouette((vertices, faces), camera).shape == (1, 48, 48)

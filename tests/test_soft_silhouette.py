@@ -100,13 +100,22 @@ def test_pulls_outlines_that_are_far_apart():
 
 
 def test_depends_on_tessellation_as_documented():
-    """Many small faces leave pixels partly clear that a few large ones cover."""
+    """Where faces meet both cover a pixel by half; with more faces there is more of that."""
     plate = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]).double()
     square = plate, torch.tensor([[0, 1, 2], [0, 2, 3]])
     camera = diffiso.Camera.look_at((0.0, 0.0, 3.0), field_of_view=50.0, size=32).to(torch.float64)
-    whole = silhouette(square, camera, mode="soft")
-    assert float(whole[0, 16, 15]) > 0.7
-    assert math.isclose(float(silhouette(square, camera)[0, 16, 15]), 1)
+    rule = SoftRasterizing(1e-7)
+    whole = silhouette(square, camera, mode=rule)[0]
+    # The diagonal goes through the pixel's centre: both halves leave it clear by half.
+    assert float(whole[16, 15]) == pytest.approx(0.75, abs=1e-3)
+    assert float(whole[16, 10]) == pytest.approx(1.0, abs=1e-3)
+    # Four triangles around a middle, which lies on the border of pixels: a second diagonal.
+    middle = torch.cat([plate, torch.zeros(1, 3).double()])
+    fan = middle, torch.tensor([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
+    finer = silhouette(fan, camera, mode=rule)[0]
+    assert float(finer[16, 16]) == pytest.approx(0.75, abs=1e-3)
+    assert float(whole[16, 16]) == pytest.approx(1.0, abs=1e-3)
+    assert bool((silhouette(square, camera) == silhouette(fan, camera)).all())
 
 
 # Registration, errors, edges.

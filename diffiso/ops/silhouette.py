@@ -27,8 +27,10 @@ class SoftRasterizing:
     pixel is covered as far as not all of the nearest faces over it leave it clear.
 
     The result depends on how fine the mesh is: a pixel at the border of a face is half covered by
-    it, and many small faces must add up. It is there to reproduce other work, and to pull outlines
-    that are far apart. Faces that reach nearer than the near plane are left out.
+    it, and many small faces must add up; faces of less than 1e-8 in the picture, of which a fine
+    mesh far away has many, are left out as in PyTorch3D, and so are those that reach nearer than
+    the near plane. It is there to reproduce other work, and to pull outlines that are far apart.
+    Cost grows with the blurred area of all faces, so with the radius.
 
     Attributes:
         sigma: Width of the sigmoid.
@@ -94,13 +96,16 @@ def silhouette(
     where an edge with something on one side in the picture and nothing on the other moves by a
     pixel along its normal, coverage changes by the length of that edge in each pixel. They are the
     derivatives of the true coverage, not of the samples, and so do not depend on the number of
-    triangles; a hidden edge has none, nor has what is thinner than 1/4000 pixel.
+    triangles; a hidden edge has none, nor has what is thinner than 1/4000 pixel. Where an outline
+    lies on a border between pixels it moves half of either, and half of one on the picture's own.
 
     Differentiable once in vertices and cameras. On CUDA the gradient uses atomics, unless
     ``torch.use_deterministic_algorithms(True)`` asks for a fixed order; pictures are always the
     same. Works on any triangles: closed or open, of either winding. Cost grows with the number of
-    faces and, in the backward, with the length of outlines; vertices that faces should share but do
-    not (a "soup") make every edge an outline.
+    faces and, in the backward, with the length of outlines, and with the square of their number
+    where a row of pixels has very many: a hundred cost little, thousands that lie over each other
+    (noise, or vertices that faces should share but do not, which make every edge an outline) cost
+    seconds. :class:`SoftRasterizing` says what its method leaves out.
 
     Args:
         mesh: A :class:`Mesh`, a :class:`MeshBatch`, or vertices (V, 3), float32 or float64, in
@@ -179,13 +184,20 @@ def _packed(
         mesh = mesh.vertices, mesh.faces
     is_pair = isinstance(mesh, tuple | list) and len(mesh) == 2
     if not is_pair or not all(isinstance(tensor, Tensor) for tensor in mesh):
+        given = ", ".join(type(part).__name__ for part in mesh) if is_pair else type(mesh).__name__
         raise TypeError(
-            "silhouette: mesh must be a Mesh, a MeshBatch, or vertices and faces, "
-            f"got {type(mesh).__name__}"
+            "silhouette: mesh must be a Mesh, a MeshBatch, or tensors of vertices and faces, "
+            f"got {given}"
         )
     vertices, faces = mesh
+    if faces.device != vertices.device:
+        raise RuntimeError(
+            f"silhouette: faces must be on the device of vertices, {vertices.device}, "
+            f"got {faces.device}"
+        )
     of_vertices, of_faces = (
-        torch.tensor([0, rows.shape[0]], device=vertices.device) for rows in (vertices, faces)
+        torch.tensor([0, len(rows) if rows.ndim else 0], device=vertices.device)
+        for rows in (vertices, faces)
     )
     return vertices, faces, of_vertices, of_faces
 

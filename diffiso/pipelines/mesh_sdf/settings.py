@@ -9,6 +9,8 @@ from typing import Any, Literal
 from diffiso import view
 from diffiso.run import check_settings
 
+_MOST_CELLS = 4096  # along an axis: fifty million queries a step
+
 
 @dataclass(frozen=True)
 class RefineSettings:
@@ -78,10 +80,7 @@ class RefineSettings:
         """
         positive = ("steps", "learning_rate", "size", "surface_points", "refresh_every", "samples")
         check_settings(self, positive=(*positive, "frames"), not_negative=("code_penalty", "seed"))
-        if self.resolution < 2:
-            raise ValueError(
-                f"RefineSettings: resolution must be at least 2, got {self.resolution}"
-            )
+        _check_resolution(self)
 
     @classmethod
     def paper(cls, checkpoint: str, target: str, **changes: Any) -> RefineSettings:
@@ -171,7 +170,12 @@ class FinetuneSettings:
             positive=(*positive, "distance_samples"),
             not_negative=("code_learning_rate", "seed"),
         )
-        if self.resolution < 2:
-            raise ValueError(
-                f"FinetuneSettings: resolution must be at least 2, got {self.resolution}"
-            )
+        _check_resolution(self)
+
+
+def _check_resolution(settings: RefineSettings | FinetuneSettings) -> None:
+    if not 2 <= settings.resolution <= _MOST_CELLS:
+        raise ValueError(
+            f"{type(settings).__name__}: resolution must be 2 to {_MOST_CELLS}, "
+            f"got {settings.resolution}"
+        )
