@@ -279,7 +279,9 @@ def chamfer(
     return both if directions == "sum" else both / 2
 
 
-def point_to_surface(points: Tensor, mesh: Mesh, *, squared: bool = True) -> Tensor:
+def point_to_surface(
+    points: Tensor, mesh: Mesh, *, squared: bool = True, reach: float | None = None
+) -> Tensor:
     """Return the mean distance of points to a surface, exact to triangles.
 
     Differentiable in the points and in the mesh's vertices. A point on the surface gets gradient
@@ -289,13 +291,14 @@ def point_to_surface(points: Tensor, mesh: Mesh, *, squared: bool = True) -> Ten
         points: (P, 3), world units.
         mesh: Triangles, open or closed.
         squared: Take squared distances.
+        reach: World units: longer distances count as this, and pull nothing; None lets all pull.
 
     Returns:
         A scalar; squared world units if ``squared``, else world units.
 
     Raises:
-        ValueError: If shapes, dtypes or devices do not fit, there are no points or faces, or
-            something is not finite.
+        ValueError: If shapes, dtypes or devices do not fit, there are no points or faces, something
+            is not finite, or the reach is not positive.
         ImportError: If the extra `pipelines` is not installed.
 
     Example:
@@ -309,13 +312,25 @@ def point_to_surface(points: Tensor, mesh: Mesh, *, squared: bool = True) -> Ten
             f"point_to_surface: points must be (P, 3), not empty, got {tuple(points.shape)}"
         )
     _check_alike("point_to_surface", points, mesh.vertices)
+    if reach is not None and not reach > 0:
+        raise ValueError(f"point_to_surface: reach must be positive, got {reach}")
     nearest = closest_points(mesh, points)
     corners = mesh.vertices[mesh.faces[nearest.faces]]
-    return _mean_length(points - (corners * nearest.barycentric[..., None]).sum(dim=1), squared)
+    apart = points - (corners * nearest.barycentric[..., None]).sum(dim=1)
+    if reach is None:
+        return _mean_length(apart, squared)
+    far = nearest.distances > reach
+    within = _mean_length(torch.where(far[:, None], 0.0, apart), squared)
+    return within + far.to(apart).mean() * (reach**2 if squared else reach)
 
 
 def surface_loss(
-    mesh: Mesh, target: Mesh, target_points: Tensor, generator: torch.Generator | None = None
+    mesh: Mesh,
+    target: Mesh,
+    target_points: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    reach: float | None = None,
 ) -> Tensor:
     """Return the surface loss of MeshSDF, Eq. 5: mean squared distances, both ways.
 
@@ -327,6 +342,8 @@ def surface_loss(
         target: The surface to reach.
         target_points: (N, 3) points on the target, for instance ``target.sample(n).points``.
         generator: Source of the draws.
+        reach: World units: longer distances count as this, and pull nothing. Where one surface has
+            a part that the other lacks, it would pull on whatever is nearest.
 
     Returns:
         A scalar in squared world units.
@@ -351,8 +368,8 @@ def surface_loss(
         True
     """
     points = mesh.sample(len(target_points), generator).points
-    there = point_to_surface(points, target.detach())
-    return there + point_to_surface(target_points.detach(), mesh)
+    there = point_to_surface(points, target.detach(), reach=reach)
+    return there + point_to_surface(target_points.detach(), mesh, reach=reach)
 
 
 def _mean_length(vectors: Tensor, squared: bool) -> Tensor:

@@ -348,6 +348,21 @@ def test_point_to_surface_errors():
         point_to_surface(torch.zeros(1, 3, dtype=torch.float64), empty)
 
 
+@pytest.mark.parametrize("squared", [True, False])
+def test_what_is_out_of_reach_does_not_pull(squared):
+    mesh = tetrahedron()
+    points = torch.tensor([[-0.1, 0.2, 0.2], [-2.0, 0.2, 0.2]], dtype=torch.float64)
+    points.requires_grad_()
+    near = point_to_surface(points[:1], mesh, squared=squared)
+    found = point_to_surface(points, mesh, squared=squared, reach=0.5)
+    assert found.item() == pytest.approx((near.item() + (0.25 if squared else 0.5)) / 2)
+    (grad,) = torch.autograd.grad(found, points)
+    assert torch.equal(grad[1], torch.zeros(3, dtype=torch.float64))
+    assert grad[0, 0].item() == pytest.approx(-0.1 if squared else -0.5)
+    with pytest.raises(ValueError, match="reach must be positive, got 0"):
+        point_to_surface(points, mesh, reach=0)
+
+
 def test_surface_loss_pulls_vertices_to_the_target(generator):
     inner, outer = (isosurface(sphere(radius), -1, 1, 32).detach() for radius in (0.6, 0.7))
     points = outer.sample(4000, generator).points

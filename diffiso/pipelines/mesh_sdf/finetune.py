@@ -310,7 +310,7 @@ def _distance(
     target = Mesh(shape.mesh.vertices.to(mesh.vertices), shape.mesh.faces.to(mesh.faces.device))
     points = target.sample(settings.surface_points, generator).points
     if settings.metric == "surface":
-        return surface_loss(mesh, target, points, generator)
+        return surface_loss(mesh, target, points, generator, reach=settings.reach)
     return chamfer(mesh.sample(settings.surface_points, generator).points, points)
 
 

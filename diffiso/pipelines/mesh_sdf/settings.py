@@ -129,6 +129,8 @@ class FinetuneSettings:
         metric: "surface" measures from points to triangles, both ways; "chamfer" from points to
             points (Eq. 14).
         surface_points: Points drawn on either surface.
+        reach: Of the metric "surface": longer distances pull nothing. What a mesh lacks altogether
+            would pull on whatever is nearest. None lets all pull.
         law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
         resolution: Cells along each axis; the final meshes have twice as many. Too few, and the
             weights learn to make up for them.
@@ -150,6 +152,7 @@ class FinetuneSettings:
     code_learning_rate: float = 1e-3
     metric: Literal["surface", "chamfer"] = "surface"
     surface_points: int = 2048
+    reach: float | None = 0.1
     law: Literal["sdf", "implicit"] = "implicit"
     resolution: int = 96
     refresh_every: int = 100
@@ -164,10 +167,10 @@ class FinetuneSettings:
         Raises:
             ValueError: If one is not possible.
         """
-        positive = ("steps", "shapes_per_step", "learning_rate", "surface_points", "refresh_every")
+        positive = ("steps", "shapes_per_step", "learning_rate", "surface_points", "reach")
         check_settings(
             self,
-            positive=(*positive, "distance_samples"),
+            positive=(*positive, "refresh_every", "distance_samples"),
             not_negative=("code_learning_rate", "seed"),
         )
         _check_resolution(self)
