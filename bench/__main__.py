@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bench import memory, ops, peers, results, table
+from bench import memory, ops, page, peers, results, table
 from bench.cases import Settings
 
 
@@ -21,17 +21,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("ops", nargs="*", metavar="OP", help="which ops (default: all; see --list)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of everybody (default: all cores)")
-    parser.add_argument("--runs", type=int, help="counted runs of each (default: 7; smoke: 1)")
+    parser.add_argument(
+        "--runs", type=int, help="counted runs of each (default: 7; quick: 3; smoke: 1)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="half the sizes, few runs, no memory: a minute or so"
+    )
     parser.add_argument(
         "--smoke", action="store_true", help="tiny sizes: does everything still run"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="DIR", help="also write DIR/<device>/<op>.json"
+        "--json", type=Path, metavar="PATH",
+        help="also write what was measured: one .json file, or PATH/<device>/<op>.json",
+    )  # fmt: skip
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page with plots that needs no other"
     )
     parser.add_argument(
-        "--markdown", type=Path, metavar="DIR",
-        help="measure nothing: print the JSON files below DIR as Markdown",
+        "--markdown", type=Path, metavar="PATH",
+        help="measure nothing: print kept results, a .json file or those below a folder",
     )  # fmt: skip
+    parser.add_argument(
+        "--kept", type=Path, metavar="PATH", help="measure nothing: make the page of kept results"
+    )
     parser.add_argument("--list", action="store_true", help="list the ops and leave")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.ops) - set(ops.OPS))
@@ -42,8 +54,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{name} must be positive, got {value}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that torch sees, got none")
-    if options.markdown is not None and not options.markdown.is_dir():
-        parser.error(f"--markdown must be a directory, got {options.markdown}")
+    for name in ("markdown", "kept"):
+        path = getattr(options, name)
+        if path is not None and not path.exists():
+            parser.error(f"--{name} must be a file or a folder that is there, got {path}")
+    if options.kept is not None and options.html is None:
+        parser.error("--kept goes with --html, got none")
+    for name, suffix in (("json", ".json"), ("html", ".html")):
+        path = getattr(options, name)
+        if path is not None and (trouble := results.unwritable(path, suffix)):
+            parser.error(f"--{name}: {trouble}")
     options.ops = options.ops or list(ops.OPS)
     return options
 
@@ -59,27 +79,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table.markdown(results.read(options.markdown, options.ops)))
         return
 
+    if options.kept is not None:
+        kept = page.page(results.read(options.kept, options.ops))
+        options.html.write_text(kept, encoding="utf-8")
+        print(f"wrote {options.html}")
+        return
+
     threads = options.threads or results.cores()
     torch.set_num_threads(threads)
-    settings = Settings(
-        torch.device(options.device), threads, options.runs or (1 if options.smoke else 7),
-        options.smoke,
-    )  # fmt: skip
+    runs = options.runs or (1 if options.smoke else 3 if options.quick else 7)
+    settings = Settings(torch.device(options.device), threads, runs, options.smoke, options.quick)
     about = results.environment(settings)
     announce(about["peers"])
     scratch: memory.Scratch = {}
-    if settings.on_cpu:
+    if settings.on_cpu and not settings.quick:
         measured = [op for op in options.ops if op not in ops.WITHOUT_MEMORY]
         scratch = memory.measure(measured, settings)
         if measured and not scratch:
             print("scratch memory is not measured: it takes Linux's /proc/self/clear_refs")
+    records = []
     for op in options.ops:
         record = results.measure(op, settings, about, scratch)
+        records.append(record)
         if op == options.ops[0]:
             print(table.headline(record))
         print(table.console(record), flush=True)
-        if options.json is not None:
+        if options.json is not None and options.json.suffix != ".json":
             print(f"\nwrote {results.write(record, options.json)}")
+    if options.json is not None and options.json.suffix == ".json":
+        print(f"\nwrote {results.write_all(records, options.json)}")
+    if options.html is not None:
+        options.html.write_text(page.page(records), encoding="utf-8")
+        print(f"\nwrote {options.html}")
 
 
 def announce(versions: dict[str, str | None]) -> None:

@@ -27,19 +27,20 @@ PLURAL = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how often to measure; `smoke` asks for tiny sizes."""
+    """Where and how often to measure; `quick` asks for half the sizes, `smoke` for tiny ones."""
 
     device: torch.device
     threads: int
     runs: int = 7
     smoke: bool = False
+    quick: bool = False
 
     @property
     def on_cpu(self) -> bool:
         return self.device.type == "cpu"
 
     def size(self, full: int, tiny: int) -> int:
-        return tiny if self.smoke else full
+        return tiny if self.smoke else full // 2 if self.quick else full
 
 
 def outputs_of_mesh(mesh: Any) -> Outputs:

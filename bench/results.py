@@ -60,6 +60,20 @@ def path_of(record: Record, directory: Path) -> Path:
     return directory / slug / f"{record['op']}.json"
 
 
+def unwritable(path: Path, suffix: str) -> str:
+    """Say why a file, or without the suffix a folder, cannot be written; empty if it can."""
+    folder = path.parent if path.suffix == suffix else path
+    if path.suffix != suffix and suffix == ".html":
+        return f"must be a file that ends in {suffix}, got {path}"
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return f"must be where files can be written, got {path}"
+    if path.suffix == suffix and (path.is_dir() or not path.parent.is_dir()):
+        return f"must be a file in a folder that is there, got {path}"
+    return ""
+
+
 def write(record: Record, directory: Path) -> Path:
     path = path_of(record, directory)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +81,22 @@ def write(record: Record, directory: Path) -> Path:
     return path
 
 
-def read(directory: Path, names: Sequence[str]) -> list[Record]:
-    """Return the records below a directory, by device and then in the order of `names`."""
-    records = [json.loads(path.read_text()) for path in directory.rglob("*.json")]
+def write_all(records: Sequence[Record], path: Path) -> Path:
+    """Write the records of a run as one file."""
+    path.write_text(json.dumps(list(records), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read(path: Path, names: Sequence[str]) -> list[Record]:
+    """Return the records of a file, or below a directory, by device and in the order of `names`."""
+    found = [json.loads(file.read_text()) for file in files(path)]
+    records = [record for part in found for record in (part if isinstance(part, list) else [part])]
     wanted = [record for record in records if record["op"] in names]
     return sorted(wanted, key=lambda record: (device_name(record), names.index(record["op"])))
+
+
+def files(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.json")) if path.is_dir() else [path]
 
 
 def measure(op: str, settings: Settings, about: Record, scratch: memory.Scratch) -> Record:
@@ -99,6 +124,7 @@ def measure(op: str, settings: Settings, about: Record, scratch: memory.Scratch)
             "threads": settings.threads,
             "runs": settings.runs,
             "smoke": settings.smoke,
+            "quick": settings.quick,
         },
         "environment": about,
         "cases": cases,

@@ -36,15 +36,21 @@ def share(part: float | None) -> str:
     return "" if part is None else f"{significant(100 * part)}%"
 
 
+def differences(contender: Record) -> list[Record]:
+    """Return what was compared: nothing in files from before that was done."""
+    found: list[Record] = contender.get("differences", [])
+    return found
+
+
 def agrees(contender: Record) -> bool:
-    return all(each["agrees"] for each in contender["differences"])
+    return all(each["agrees"] for each in differences(contender))
 
 
 def disagreement(contender: Record) -> str:
     """Say which outputs are not those of the one that they were compared with."""
     return "; ".join(
         f"{each['name']}: {each['kind']} {each['value']:.2g}, allowed {each['allowed']:.2g}"
-        for each in contender["differences"]
+        for each in differences(contender)
         if not each["agrees"]
     )
 
@@ -127,7 +133,8 @@ def headline(record: Record) -> str:
         *[f"without {', '.join(missing)}"] * bool(missing),
         f"medians of {settings['runs']} runs" if settings["runs"] > 1 else "single runs",
     ]
-    return "; ".join(parts) + " (smoke: sizes too small to mean anything)" * settings["smoke"]
+    note = " (smoke: sizes too small to mean anything)" * settings["smoke"]
+    return "; ".join(parts) + note + " (quick: half the sizes)" * settings.get("quick", False)
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds, and the only place where tolerances stand."""
+"""Seeds, what a machine must have, and the only place where tolerances stand."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,14 @@ TOLERANCES = {
 
 # Positions are computed in double and rounded once; a second ulp for another order of operations.
 VERTEX_ULPS = 2
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a browser where there is none."""
+    if shutil.which("chromium") is None:
+        left = [item for item in items if item.get_closest_marker("browser")]
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ def test_each_op_leaves_one_file(written):
 def test_records_tell_where_they_come_from(written):
     for op, record in written[1].items():
         assert record["op"] == op
-        assert record["settings"].keys() == {"device", "threads", "runs", "smoke"}
+        assert record["settings"].keys() == {"device", "threads", "runs", "smoke", "quick"}
         assert record["settings"]["smoke"] is True
         assert record["environment"].keys() == {"diffiso", "peers", "hardware"}
         assert record["environment"]["diffiso"]["torch_version"] == torch.__version__
@@ -105,7 +105,10 @@ def test_list_names_every_op(capsys):
         (["marching"], "OP must be one of marching_cubes, .*, got marching"),
         (["--threads", "0"], "--threads must be positive, got 0"),
         (["--runs", "-1"], "--runs must be positive, got -1"),
-        (["--markdown", "nowhere"], "--markdown must be a directory, got nowhere"),
+        (
+            ["--markdown", "nowhere"],
+            "--markdown must be a file or a folder that is there, got nowhere",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message, capsys):
