@@ -11,6 +11,7 @@ from diffiso.extras import require
 from diffiso.io import IMAGE_SUFFIXES, StrPath, check_output, write_file
 
 Points = Sequence[tuple[float, float]]
+_MOST_WITHIN = 5  # names that stand in the picture: more would lie over the curves
 
 
 def save_curves(
@@ -60,7 +61,10 @@ def save_curves(
     axes.set_yscale("log" if logarithmic[1] else "linear")
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if isinstance(curves, Mapping):
+    if len(named) > _MOST_WITHIN:
+        figure.set_size_inches(8.4, 4.0)
+        figure.legend(frameon=False, loc="outside right upper")
+    elif isinstance(curves, Mapping):
         axes.legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:].lower().replace("jpg", "jpeg"))
