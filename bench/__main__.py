@@ -10,6 +10,7 @@ import torch
 
 from bench import memory, ops, page, peers, results, table
 from bench.cases import Settings
+from diffiso.io import write_file
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -81,8 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if options.kept is not None:
         kept = page.page(results.read(options.kept, options.ops))
-        options.html.write_text(kept, encoding="utf-8")
-        print(f"wrote {options.html}")
+        print(f"wrote {write_file(options.html, kept.encode())}")
         return
 
     threads = options.threads or results.cores()
@@ -107,10 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.json is not None and options.json.suffix != ".json":
             print(f"\nwrote {results.write(record, options.json)}")
     if options.json is not None and options.json.suffix == ".json":
-        print(f"\nwrote {results.write_all(records, options.json)}")
+        print(f"\nwrote {results.write_json(records, options.json)}")
     if options.html is not None:
-        options.html.write_text(page.page(records), encoding="utf-8")
-        print(f"\nwrote {options.html}")
+        print(f"\nwrote {write_file(options.html, page.page(records).encode())}")
 
 
 def announce(versions: dict[str, str | None]) -> None:

@@ -14,6 +14,7 @@ import diffiso
 from bench import memory, ops, peers
 from bench.cases import Settings
 from bench.timing import Record, scratch_on_gpu, time_case
+from diffiso.io import write_file
 
 
 def processor() -> str:
@@ -75,16 +76,12 @@ def unwritable(path: Path, suffix: str) -> str:
 
 
 def write(record: Record, directory: Path) -> Path:
-    path = path_of(record, directory)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    return path
+    return write_json(record, path_of(record, directory))
 
 
-def write_all(records: Sequence[Record], path: Path) -> Path:
-    """Write the records of a run as one file."""
-    path.write_text(json.dumps(list(records), indent=1, allow_nan=False) + "\n")
-    return path
+def write_json(content: Record | list[Record], path: Path) -> Path:
+    """Write a record, or all those of a run, as one file."""
+    return write_file(path, f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode())
 
 
 def read(path: Path, names: Sequence[str]) -> list[Record]:

@@ -214,7 +214,7 @@ struct LineRows {
         side.enter(r, height);
         most = side.most() > most ? side.most() : most;
       }
-      if (most < 0) continue;
+      if (most <= -1) continue;  // none is: points lie right of the picture's left border, or on it
       for (int64_t n = begins[r]; n < begins[r + 1]; ++n) {
         if (lines[n].left() > most) {
           if (sorted) break;

@@ -4,8 +4,7 @@
 Run as `python -m tools.mesh_sdf_study DIR [STUDY ...] [--meshes MESHES]`; studies are those of
 `STUDIES`, each a module of its own. Every run is a process of its own, of one thread. Rows go to
 DIR/STUDY.json as runs end; runs that are there are not made again. `--table` only prints what is
-there, as Markdown; `--pictures` draws what was made, `topology` and `classical` from new runs of
-the first seed.
+there, as Markdown; `--pictures` draws what was made, `topology` from new runs of the first seed.
 """
 
 from __future__ import annotations

@@ -72,7 +72,13 @@ def extraction(law: Law) -> Callable[[Field], Mesh]:
     """Return what makes a mesh of a field, with one of the derivatives."""
     if law != "marching cubes":
         band = NarrowBand(-1.0, 1.0, CELLS, refresh_every=10)
-        return lambda field: diffiso.isosurface(field, law=law, band=band)  # type: ignore[return-value]
+
+        def extract(field: Field) -> Mesh:
+            mesh = diffiso.isosurface(field, law=law, band=band)
+            assert isinstance(mesh, Mesh)
+            return mesh
+
+        return extract
     points = lattice()
     return lambda field: of_samples(field(points.reshape(-1, 3)).reshape(points.shape[:3]), law)
 

@@ -74,8 +74,7 @@ class AutoDecoder(nn.Module):
             FileNotFoundError: If there is no checkpoint.
             ValueError: If it is not one of an auto-decoder, or of another architecture.
         """
-        path = Path(path)
-        path = path / CHECKPOINT if path.is_dir() else path
+        path = checkpoint_file(path)
         state = load_checkpoint(path)
         try:
             settings = DecoderSettings(**state["settings"]["decoder"])
@@ -91,3 +90,9 @@ class AutoDecoder(nn.Module):
             ) from error
         load_weights(model, weights, path)
         return model.eval()
+
+
+def checkpoint_file(path: StrPath) -> Path:
+    """Return the checkpoint of a run that is named by its folder or by the file itself."""
+    path = Path(path)
+    return path / CHECKPOINT if path.is_dir() else path

@@ -25,7 +25,7 @@ from diffiso.pipelines.auto_decoder import (
     read_mesh_folder,
 )
 from diffiso.pipelines.auto_decoder.data import check_apart
-from diffiso.pipelines.auto_decoder.model import CHECKPOINT
+from diffiso.pipelines.auto_decoder.model import CHECKPOINT, checkpoint_file
 from diffiso.pipelines.auto_decoder.results import draw_results, summarize
 from diffiso.pipelines.mesh_sdf.refinement import digest_of, range_of
 from diffiso.pipelines.mesh_sdf.settings import FinetuneSettings
@@ -343,7 +343,7 @@ def _check(settings: FinetuneSettings) -> None:
     """Find before the work starts what would stop it in the end."""
     output = check_output_folder(settings.output)
     for name in (CHECKPOINT, "loss.png", "shapes.png", "report.json"):
-        check_output(output / name, inputs=[_file_of(settings.checkpoint)])
+        check_output(output / name, inputs=[checkpoint_file(settings.checkpoint)])
     check_output_folder(output / "shapes")
     check_apart(output, Path(settings.source))
     if (output / CHECKPOINT).is_file() and not settings.resume:
@@ -351,8 +351,3 @@ def _check(settings: FinetuneSettings) -> None:
             f"{output / CHECKPOINT}: output must be a folder without a checkpoint, "
             "or resume be set to go on"
         )
-
-
-def _file_of(checkpoint: str) -> Path:
-    path = Path(checkpoint)
-    return path / CHECKPOINT if path.is_dir() else path

@@ -155,7 +155,7 @@ def refine_code(
         state: Where to go on from; changed.
         settings: How.
         group: The processes.
-        save: Takes the state where it can be resumed from, and before an error.
+        save: Takes the state where it can be resumed from, and at the end.
 
     Raises:
         RuntimeError: If the surface vanishes, or the loss is not finite; the state is that before
