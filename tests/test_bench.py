@@ -13,9 +13,10 @@ import pytest
 import torch
 from conftest import assert_close
 
-from bench import cases, memory, mesh_sdf, ops, peers, results, table, timing
+from bench import cases, memory, ops, peers, results, table, timing
 from bench.__main__ import main
 from bench.cases import Case, Contender, Floor, Settings
+from bench.ops import mesh_sdf
 
 ROOT = Path(__file__).parent.parent
 SMOKE = Settings(torch.device("cpu"), threads=2, runs=1, smoke=True)

@@ -4,9 +4,10 @@
 import pytest
 import torch
 
-from bench import ray_peers, shade, trace
 from bench.cases import Settings
-from bench.ray_peers import View
+from bench.ops import shade, trace
+from bench.peers import rays as ray_peers
+from bench.peers.rays import View
 from diffiso import reference
 
 CPU = torch.device("cpu")

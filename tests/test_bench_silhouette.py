@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import diffiso
-from bench import silhouette, silhouette_peers
 from bench.cases import Settings
+from bench.ops import silhouette
+from bench.peers import silhouettes
 from diffiso import shapes
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ def test_contenders_draw_the_same():
     expected = first.outputs(first.run())
     area = expected["coverage"][0].double().sum()
     moved = expected["gradients"][0].double().sum(dim=0)
-    for each in (soft, *silhouette_peers.deodr(scene, SMOKE)[:1]):
+    for each in (soft, *silhouettes.deodr(scene, SMOKE)[:1]):
         found = each.outputs(each.run())
         # 160 pixels of outline, which DEODR draws about two thirds of a pixel farther out.
         assert (found["coverage"][0].double().sum() / area - 1).abs() < 0.1, each.name

@@ -1,64 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other people's ways to do the same, each at its fastest setting.
+"""Other ways to extract the surface of a grid."""
 
-Every function returns contenders, or none where the package is missing or runs on another device.
-Inputs are brought into the peer's form beforehand; grids are shared, not copied.
-"""
-
-import importlib
-import importlib.metadata
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.cases import Contender, Outputs, Settings
+from bench.peers import SLOW_RUNS, find
 from diffiso import reference
-
-SLOW_RUNS = 3
-
-
-class Package(NamedTuple):
-    """A package that may be there: its name to install and to import, and where it runs."""
-
-    name: str
-    module: str
-    device: str
-    needs: str = ""
-
-
-PACKAGES = (
-    Package("vtk", "vtkmodules.vtkFiltersCore", "cpu"),
-    Package("scikit-image", "skimage.measure", "cpu"),
-    Package("PyMCubes", "mcubes", "cpu"),
-    Package(
-        "mitsuba",
-        "bench.mitsuba_grid",
-        "cpu",
-        "LLVM's library (Debian: libllvm19; DRJIT_LIBLLVM_PATH names one in an unusual place)",
-    ),
-    Package("deodr", "deodr.differentiable_renderer", "cpu"),
-    Package("diso", "diso", "cuda"),
-    Package("isoext", "isoext", "cuda"),
-)
-
-
-def find(module: str) -> Any:
-    """Return the module, or None."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return None
-
-
-def versions(settings: Settings) -> dict[str, str | None]:
-    """Return the version of every peer for this device, None where it is missing."""
-    return {
-        package.name: importlib.metadata.version(package.name) if find(package.module) else None
-        for package in PACKAGES
-        if package.device == settings.device.type
-    }
 
 
 def flying_edges(
@@ -210,18 +161,3 @@ def isoext(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
 
 def outputs_of_pairs(meshes: Sequence[tuple[Tensor, Tensor]]) -> Outputs:
     return {"vertices": [m[0] for m in meshes], "faces": [m[1] for m in meshes]}
-
-
-def grid_sample(values: Tensor, places: Tensor, batch: int = 1) -> Tensor:
-    """Return torch's trilinear interpolation (P,) of (X, Y, Z) values.
-
-    Args:
-        places: (P, 3) in [-1, 1] over the box, in the order z, y, x.
-        batch: In how many parts to pass the points, over one grid: on the CPU torch gives each part
-            of a batch to one thread.
-    """
-    whole = values.expand(batch, 1, *values.shape)
-    parts = places.view(batch, 1, 1, -1, 3)
-    return torch.nn.functional.grid_sample(
-        whole, parts, mode="bilinear", padding_mode="border", align_corners=True
-    ).flatten()

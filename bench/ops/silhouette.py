@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench import silhouette_peers
 from bench.cases import Case, Contender, Floor, Outputs, Settings
+from bench.peers.silhouettes import deodr
 from diffiso import Camera, SoftRasterizing
 from diffiso.io import load_mesh
 from diffiso.shapes import gyroid_ball
@@ -90,7 +90,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     for name, vertices, faces in meshes(settings):
         for size in (settings.size(256, 16), settings.size(512, 24)):
             scene = picture(name, vertices, faces, size, settings.device)
-            contenders = [*ours(scene), *silhouette_peers.deodr(scene, settings)]
+            contenders = [*ours(scene), *deodr(scene, settings)]
             floor = Floor(
                 [scene.vertices, scene.faces, scene.weights], [scene.weights, scene.vertices]
             )

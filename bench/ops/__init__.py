@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks by name: one file each."""
 
-from bench import (
+from bench.cases import Cases
+from bench.ops import (
     isosurface,
     marching_cubes,
     marching_cubes_backward,
@@ -13,7 +14,6 @@ from bench import (
     silhouette,
     trace,
 )
-from bench.cases import Cases
 
 OPS: dict[str, Cases] = {
     "marching_cubes": marching_cubes.cases,

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench import peers
 from bench.cases import (
     Case,
     Contender,
@@ -21,6 +20,7 @@ from bench.cases import (
     sphere,
     spheres,
 )
+from bench.peers import surfaces
 from diffiso import Mesh
 
 
@@ -62,14 +62,14 @@ def cases(settings: Settings) -> Iterator[Case]:
 
     def peers_of(values: Tensor) -> list[Contender]:
         return [
-            *peers.flying_edges([values], settings),
-            *peers.diso([values], settings),
-            *peers.isoext([values], settings),
+            *surfaces.flying_edges([values], settings),
+            *surfaces.diso([values], settings),
+            *surfaces.isoext([values], settings),
         ]
 
     nodes = size(256, 20)
     values = sphere(nodes, device)
-    slow = [*peers.scikit_image(values, settings), *peers.pymcubes(values, settings)]
+    slow = [*surfaces.scikit_image(values, settings), *surfaces.pymcubes(values, settings)]
     yield case(f"sphere {nodes}^3 float32", values, [*peers_of(values), *slow])
     del slow
 
@@ -79,7 +79,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     values = gyroid(nodes, device)
     yield case(f"gyroid {nodes}^3 float32", values, peers_of(values))
     values = sphere(nodes, device).half()
-    cast = peers.flying_edges([values], settings, cast=True)
+    cast = surfaces.flying_edges([values], settings, cast=True)
     yield case(f"sphere {nodes}^3 float16", values, cast)
 
     if not settings.on_cpu:
@@ -93,20 +93,20 @@ def cases(settings: Settings) -> Iterator[Case]:
     batch = spheres(count, nodes, device)
     others = [
         one_by_one(batch),
-        *peers.flying_edges(list(batch), settings),
-        *peers.flying_edges(list(batch), settings, backend="Sequential"),
-        *peers.diso(list(batch), settings),
-        *peers.isoext(list(batch), settings),
+        *surfaces.flying_edges(list(batch), settings),
+        *surfaces.flying_edges(list(batch), settings, backend="Sequential"),
+        *surfaces.diso(list(batch), settings),
+        *surfaces.isoext(list(batch), settings),
     ]
     yield case(f"{count} spheres of {nodes}^3 float32", batch, others)
 
     values = random(nodes, device)
     others = [
         *peers_of(values),
-        *peers.flying_edges([values], settings, backend="Sequential"),
-        *peers.scikit_image(values, settings),
-        *peers.pymcubes(values, settings),
-        *peers.reference_marching_cubes(values, settings),
+        *surfaces.flying_edges([values], settings, backend="Sequential"),
+        *surfaces.scikit_image(values, settings),
+        *surfaces.pymcubes(values, settings),
+        *surfaces.reference_marching_cubes(values, settings),
     ]
     # Tables differ in how many faces they give ambiguous cells, of which noise has plenty.
     others = [replace(each, allowed={"faces": 0.05}) for each in others]

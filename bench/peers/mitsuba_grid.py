@@ -14,7 +14,7 @@ import mitsuba
 import torch
 from torch import Tensor
 
-from bench.ray_peers import TILE
+from bench.peers.rays import TILE
 from diffiso import Camera
 
 if not drjit.has_backend(drjit.JitBackend.LLVM):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.cases import Case, Contender, Floor, Outputs, Settings, random_points, sphere
-from bench.marching_cubes_backward import backward
-from bench.peers import SLOW_RUNS, grid_sample
+from bench.ops.marching_cubes_backward import backward
+from bench.peers import SLOW_RUNS
+from bench.peers.grid_sample import grid_sample
 from diffiso import Grid, reference, sample_grid
 from diffiso.types import Vector3
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench import ray_peers, trace
 from bench.cases import Case, Contender, Floor, Outputs, Settings
-from bench.ray_peers import View
+from bench.ops import trace
+from bench.peers import rays
+from bench.peers.rays import View
 from diffiso import Grid
 from diffiso.camera import sdfdiff_rig
 from diffiso.shapes import Sphere, Torus
@@ -21,7 +22,7 @@ def pictures(nodes: int, size: int, device: torch.device) -> View:
     """A ball with a ring: a distance of slope 1, which Mitsuba's gradient takes for granted."""
     shape = Sphere(1.15) | Torus(1.55, 0.25)
     values = diffiso.sample_field(shape, LOWER, UPPER, nodes - 1, device=device).values
-    return ray_peers.view(values, LOWER, UPPER, sdfdiff_rig(size, device=device))
+    return rays.view(values, LOWER, UPPER, sdfdiff_rig(size, device=device))
 
 
 def outputs(found: tuple[Tensor, ...]) -> Outputs:
@@ -79,8 +80,8 @@ def cases(settings: Settings) -> Iterator[Case]:
     weights = weights.to(settings.device)
     contenders = [
         *ours(view, weights),
-        *ray_peers.mitsuba_shading(view, weights, settings),
-        *ray_peers.by_hand_shading(view, weights, settings),
+        *rays.mitsuba_shading(view, weights, settings),
+        *rays.by_hand_shading(view, weights, settings),
     ]
     name = f"{nodes}^3, {len(view.cameras)} pictures of {size}^2"
     floor = Floor([view.values], [view.values, weights])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench import ray_peers
 from bench.cases import Case, Contender, Floor, Outputs, Settings
-from bench.ray_peers import View
+from bench.peers import rays as ray_peers
+from bench.peers.rays import View
 from diffiso import Camera, Grid, RayHits
 from diffiso.shapes import gyroid_ball
 

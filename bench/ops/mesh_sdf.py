@@ -8,7 +8,8 @@ from torch import Tensor
 
 import diffiso
 from bench.cases import Case, Contender, Floor, Kind, Settings, gyroid, random
-from bench.peers import SLOW_RUNS, grid_sample
+from bench.peers import SLOW_RUNS
+from bench.peers.grid_sample import grid_sample
 from diffiso import Grid, reference
 from diffiso.ops.mesh_sdf import Law
 

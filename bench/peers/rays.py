@@ -57,7 +57,7 @@ def outputs_of_t(t: Tensor, **others: Sequence[Tensor]) -> Outputs:
 
 def mitsuba_hits(view: View, settings: Settings) -> list[Contender]:
     """Mitsuba's sdfgrid; its tree of boxes is built beforehand."""
-    mitsuba = find("bench.mitsuba_grid") if settings.on_cpu else None
+    mitsuba = find("bench.peers.mitsuba_grid") if settings.on_cpu else None
     if mitsuba is None:
         return []
     scene = mitsuba.GridScene(view.values, view.lower, view.upper, settings.threads)
@@ -88,7 +88,7 @@ def mitsuba_shading(view: View, weights: Tensor, settings: Settings) -> list[Con
 
     Every step builds the tree of boxes, for values that have changed.
     """
-    mitsuba = find("bench.mitsuba_grid") if settings.on_cpu else None
+    mitsuba = find("bench.peers.mitsuba_grid") if settings.on_cpu else None
     if mitsuba is None:
         return []
     scene = mitsuba.GridScene(view.values, view.lower, view.upper, settings.threads)

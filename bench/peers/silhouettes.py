@@ -10,7 +10,7 @@ from bench.cases import Contender, Outputs, Settings
 from bench.peers import find
 
 if TYPE_CHECKING:
-    from bench.silhouette import Picture
+    from bench.ops.silhouette import Picture
 
 
 class Deodr:
