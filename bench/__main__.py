@@ -2,13 +2,14 @@
 """The command `python -m bench`."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from bench import memory, ops, page, peers, results, table
+from bench import against, memory, ops, page, peers, results, table
 from bench.cases import Settings
 from diffiso.io import write_file
 
@@ -45,6 +46,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--kept", type=Path, metavar="PATH", help="measure nothing: make the page of kept results"
     )
+    parser.add_argument(
+        "--scaling", action="store_true", help="also follow how times grow with sizes and threads"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="PATH",
+        help="compare with kept results: exit with 1 where diffiso lost to a peer",
+    )  # fmt: skip
+    parser.add_argument(
+        "--margin", type=float, default=0.25, help="by what share it may (default: 0.25)"
+    )
     parser.add_argument("--list", action="store_true", help="list the ops and leave")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.ops) - set(ops.OPS))
@@ -55,7 +66,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{name} must be positive, got {value}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that torch sees, got none")
-    for name in ("markdown", "kept"):
+    if not 0 <= options.margin < math.inf:
+        parser.error(f"--margin must be at least 0, got {options.margin:g}")
+    for name in ("markdown", "kept", "against"):
         path = getattr(options, name)
         if path is not None and not path.exists():
             parser.error(f"--{name} must be a file or a folder that is there, got {path}")
@@ -70,20 +83,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
+    try:
+        run(parse(arguments))
+    except ValueError as error:
+        sys.exit(f"python -m bench: {error}")
+
+
+def run(options: argparse.Namespace) -> None:
     if options.list:
-        for name, cases in ops.OPS.items():
-            summary = (sys.modules[cases.__module__].__doc__ or "").partition("\n")[0]
-            print(f"{name:24} {summary}")
+        for name in ops.OPS:
+            print(f"{name:24} {ops.summary(name)}")
         return
     if options.markdown is not None:
         print(table.markdown(results.read(options.markdown, options.ops)))
         return
 
     if options.kept is not None:
-        kept = page.page(results.read(options.kept, options.ops))
-        print(f"wrote {write_file(options.html, kept.encode())}")
+        made = page.page(results.read(options.kept, options.ops))
+        print(f"wrote {write_file(options.html, made.encode())}")
         return
+    kept = results.read(options.against, options.ops) if options.against else None
 
     threads = options.threads or results.cores()
     torch.set_num_threads(threads)
@@ -91,15 +110,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(torch.device(options.device), threads, runs, options.smoke, options.quick)
     about = results.environment(settings)
     announce(about["peers"])
-    scratch: memory.Scratch = {}
-    if settings.on_cpu and not settings.quick:
+    found: memory.Found = {}
+    if not settings.quick:
         measured = [op for op in options.ops if op not in ops.WITHOUT_MEMORY]
-        scratch = memory.measure(measured, settings)
-        if measured and not scratch:
-            print("scratch memory is not measured: it takes Linux's /proc/self/clear_refs")
+        found = memory.measure(measured, settings)
+        if measured and not found:
+            print("memory is not measured: it takes Linux's /proc/self/clear_refs")
     records = []
     for op in options.ops:
-        record = results.measure(op, settings, about, scratch)
+        record = results.measure(op, settings, about, found, growth=options.scaling)
         records.append(record)
         if op == options.ops[0]:
             print(table.headline(record))
@@ -110,6 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\nwrote {results.write_json(records, options.json)}")
     if options.html is not None:
         print(f"\nwrote {write_file(options.html, page.page(records).encode())}")
+    trouble = [f"failed: {line}" for line in results.failed(records)]
+    if kept is not None:
+        compared = against.compare(records, kept, options.margin)
+        print("\n".join(["", *table.aligned(against.rows(compared))]))
+        trouble += against.trouble(compared, options.against)
+    if trouble:
+        sys.exit("\n".join(trouble))
 
 
 def announce(versions: dict[str, str | None]) -> None:

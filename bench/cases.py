@@ -3,8 +3,10 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -39,8 +41,43 @@ class Settings:
     def on_cpu(self) -> bool:
         return self.device.type == "cpu"
 
+    def lacks(self, needed: int) -> str:
+        """Say how much memory is missing of what is needed; empty where it is there."""
+        free = free_memory(self.device)
+        if needed <= free:
+            return ""
+        return f"it needs about {in_bytes(needed)}, {in_bytes(free)} are free"
+
     def size(self, full: int, tiny: int) -> int:
         return tiny if self.smoke else full // 2 if self.quick else full
+
+
+def in_bytes(count: float) -> str:
+    scale, unit = next(
+        (pair for pair in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= pair[0]), (1, "B")
+    )
+    return f"{significant(count / scale)} {unit}"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - int(f"{value:e}".partition("e")[2]))
+    return f"{value:.{digits}f}"
+
+
+def free_memory(device: torch.device) -> float:
+    """Return how many bytes are free; without end where Linux does not tell."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return math.inf
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else math.inf
 
 
 def outputs_of_mesh(mesh: Any) -> Outputs:
@@ -129,7 +166,45 @@ class Case:
     calls: int = 1
 
 
-Cases = Callable[[Settings], Iterator[Case]]
+@dataclass(frozen=True)
+class LeftOut:
+    """A case that cannot be measured here, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the time of a call grows: what runs at each of some sizes.
+
+    Attributes:
+        over: What grows, such as "rays".
+        sizes: From small to large.
+        build: Returns what runs at a size; inputs are ready.
+    """
+
+    over: str
+    sizes: Sequence[int]
+    build: Callable[[int], Callable[[], Any]]
+
+
+def over_threads(run: Callable[[], Any], settings: Settings) -> Iterator[Growth]:
+    """One job with one thread, two, four: on the CPU, as far as there are as many."""
+
+    def build(threads: int) -> Callable[[], Any]:
+        def with_threads() -> Any:
+            torch.set_num_threads(threads)
+            try:
+                return run()
+            finally:
+                torch.set_num_threads(settings.threads)
+
+        return with_threads
+
+    if settings.on_cpu and settings.threads > 1:
+        sizes = [2**n for n in range(settings.threads.bit_length())]
+        yield Growth("threads", sizes, build)
 
 
 def sphere(nodes: int, device: torch.device, radius: float = 0.7) -> Tensor:

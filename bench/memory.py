@@ -1,40 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scratch memory of calls on the CPU: how far the resident set rises, beside the outputs.
+"""What calls take beside their usual time: the first one, memory, and pages fresh or used before.
 
 Runs as a process of its own, `python -m bench.memory`, which the benchmark starts before it takes
-times. Every op first runs at tiny sizes, so that code is loaded and threads stand; then each call
-is framed by resetting the kernel's peak counter and reading it again, good to about a megabyte. The
-child's malloc gets a fixed threshold from which blocks come from the kernel and go back to it: with
-glibc's sliding one, freed pages stay resident, the next call finds them, and its growth looks too
-small.
+times. There every op first runs at tiny sizes: that is the first call, with libraries to load,
+threads to start and kernels to compile. Then each contender runs at full size in turn,
+
+- framed by resetting the peak counter of the kernel, or of torch's allocator, and reading it again.
+  On the CPU malloc gets a fixed threshold from which blocks come from the kernel and go back to it:
+  with glibc's sliding one, freed pages stay resident, the next call finds them, and its growth
+  looks too small. Good to about a megabyte;
+- a few times with all larger blocks fresh from the system, and a few times with those of the call
+  before: on the CPU by telling glibc to keep what is freed, on a GPU by emptying torch's cache
+  before each call, or not.
 """
 
+import ctypes
 import json
 import os
+import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench import ops
-from bench.cases import Contender, Settings
-from bench.timing import bytes_of
+from bench.cases import Case, Contender, Settings
+from bench.timing import Record, bytes_of, clock_of, count
 
-MMAP_THRESHOLD = 2**12  # bytes
+THRESHOLD = 2**12  # bytes, when memory is counted
+RUNS = 3
 RESET_PEAK = Path("/proc/self/clear_refs")
 
-Scratch = dict[tuple[str, str, str], int]
-"""Bytes by op, case and contender."""
+Found = dict[tuple[str, str, str], Record]
+"""What was found, by op, case and contender."""
+
+# Parameters of glibc's mallopt.
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+FRESH = {MMAP_THRESHOLD: 2**17, MMAP_MAX: 2**16, TRIM_THRESHOLD: 2**17}
+REUSED = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 
-def measure(names: Sequence[str], settings: Settings) -> Scratch:
-    """Return the scratch of every contender of the ops, from a fresh process; nothing off Linux."""
+def measure(names: Sequence[str], settings: Settings) -> Found:
+    """Return what a fresh process found of every contender of the ops; nothing off Linux."""
     if not names or not os.access(RESET_PEAK, os.W_OK):
         return {}
-    task = {"ops": list(names), "threads": settings.threads, "smoke": settings.smoke}
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD)}
+    task = {
+        "ops": list(names),
+        "device": settings.device.type,
+        "threads": settings.threads,
+        "smoke": settings.smoke,
+    }
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(THRESHOLD)}
     child = subprocess.run(
         [sys.executable, "-m", "bench.memory", json.dumps(task)],
         env=environment,
@@ -43,7 +62,7 @@ def measure(names: Sequence[str], settings: Settings) -> Scratch:
         text=True,
     )
     found = json.loads(child.stdout.splitlines()[-1])
-    return {(op, case, contender): scratch for op, case, contender, scratch in found}
+    return {(op, case, contender): record for op, case, contender, record in found}
 
 
 def resident(key: str) -> int:
@@ -53,27 +72,104 @@ def resident(key: str) -> int:
     raise RuntimeError(f"/proc/self/status: must have {key}")
 
 
-def scratch_of(contender: Contender) -> int:
+def memory_on_cpu(contender: Contender) -> Record:
+    """Return how far a call makes the process grow, and by how much more than by its outputs."""
     RESET_PEAK.write_text("5")
     before = resident("VmRSS")
     result = contender.run()
-    growth = resident("VmHWM") - before
-    return max(growth - bytes_of(contender.outputs(result)), 0)
+    growth = max(resident("VmHWM") - before, 0)
+    outputs = bytes_of(contender.outputs(result))
+    return {"peak_bytes": growth, "scratch_bytes": max(growth - outputs, 0)}
+
+
+def memory_on_gpu(contender: Contender) -> Record:
+    """Return the same of torch's allocator, and how much less the device has left after the call.
+
+    The last is all that can be said of peers that bring an allocator of their own.
+    """
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    left, before = torch.cuda.mem_get_info()[0], torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = contender.run()
+    torch.cuda.synchronize()
+    growth = torch.cuda.max_memory_allocated() - before
+    held = left - torch.cuda.mem_get_info()[0]
+    found: Record = {"device_bytes": max(held, 0)}
+    if contender.through_torch:
+        scratch = max(growth - bytes_of(contender.outputs(result)), 0)
+        found |= {"peak_bytes": growth, "scratch_bytes": scratch}
+    return found
+
+
+def set_heap(options: dict[int, int]) -> bool:
+    """Tell glibc where blocks come from; false where there is none."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(*option) for option in options.items())
+
+
+def seconds(
+    contender: Contender, calls: int, settings: Settings, prepare: Callable[[], None]
+) -> float:
+    """Return the median of a few runs after one that does not count."""
+    clock, times = clock_of(settings), []
+    for _ in range(1 + min(RUNS, contender.runs or RUNS)):
+        prepare()
+        time, result = clock(contender.run, calls)
+        count(contender.outputs(result))
+        del result
+        times.append(time)
+    return statistics.median(times[1:])
+
+
+def pages(contender: Contender, calls: int, settings: Settings) -> Record:
+    """Return the times of calls with fresh memory and with memory that was used before."""
+    if not settings.on_cpu:
+        return {
+            "fresh": seconds(contender, calls, settings, torch.cuda.empty_cache),
+            "reused": seconds(contender, calls, settings, lambda: None),
+        }
+    found = {}
+    for name, options in (("fresh", FRESH), ("reused", REUSED)):
+        if set_heap(options):
+            found[name] = seconds(contender, calls, settings, lambda: None)
+    set_heap(FRESH | {MMAP_THRESHOLD: THRESHOLD})
+    return found
+
+
+def look(case: Case, contender: Contender, settings: Settings) -> Record:
+    """Return all that is found of a contender; nothing of one that cannot run."""
+    try:
+        found = (memory_on_cpu if settings.on_cpu else memory_on_gpu)(contender)
+        return found | pages(contender, case.calls, settings)
+    except Exception:
+        return {}
+
+
+def first_call(contender: Contender, settings: Settings) -> float | None:
+    try:
+        return clock_of(settings)(contender.run, 1)[0]
+    except Exception:
+        return None
 
 
 def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(task["threads"])
-    tiny = Settings(torch.device("cpu"), task["threads"], smoke=True)
-    full = Settings(torch.device("cpu"), task["threads"], smoke=task["smoke"])
-    found = []
+    device = torch.device(task["device"])
+    tiny = Settings(device, task["threads"], smoke=True)
+    full = Settings(device, task["threads"], smoke=task["smoke"])
+    found: list[tuple[str, str, str, Record]] = []
     for op in task["ops"]:
-        for case in ops.OPS[op](tiny):
+        first: dict[str, Any] = {}
+        for case in ops.cases(op, tiny):
             for contender in case.contenders:
-                contender.run()
-        for case in ops.OPS[op](full):
+                took = first_call(contender, tiny)
+                first.setdefault(contender.name, took)
+        for case in ops.cases(op, full):
             for contender in case.contenders:
-                found.append((op, case.name, contender.name, scratch_of(contender)))
+                record = {"first_call": first.get(contender.name)}
+                found.append((op, case.name, contender.name, record | look(case, contender, full)))
     print(json.dumps(found))
 
 

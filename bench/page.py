@@ -6,6 +6,7 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 from bench import table
 from bench.peers import find
@@ -17,7 +18,7 @@ LEGEND = {"ours": "diffiso", "other": "others", "part": "less than the whole job
 STYLE = """
 :root { color-scheme: light; --ink: #22272e; --soft: #68717d; --line: #dfe3e8; --ours: #c8553d; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem 4rem; color: var(--ink);
+body { margin: 0 auto; max-width: 88rem; padding: 2rem 1.25rem 4rem; color: var(--ink);
   background: #fff; font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.25rem; margin: 2.75rem 0 .5rem; border-bottom: 2px solid var(--line);
@@ -73,12 +74,24 @@ def section(record: Record) -> Iterator[str]:
         if picture:
             title = html.escape(f"Times of {record['op']}, {case['case']}", quote=True)
             yield f'<img alt="{title}" src="data:image/svg+xml;base64,{picture}">'
-        yield rows(case)
+        yield rows(table.rows(case), [each["kind"] for each in case["contenders"]])
+        yield from (f"<p>{html.escape(line)}</p>" for line in table.left_out(case))
+    yield from (f"<p>{html.escape(line)}</p>" for line in table.left_out(record))
+    growths = record.get("growth", [])
+    if not growths:
+        return
+    yield f"<h3>How the time of {record['op']} grows</h3>"
+    picture = curves(growths)
+    if picture:
+        title = html.escape(f"Times of {record['op']} over sizes", quote=True)
+        yield f'<img alt="{title}" src="data:image/svg+xml;base64,{picture}">'
+    for growth in growths:
+        yield f"<p>{html.escape(table.growth_remarks(growth))}.</p>"
+        yield rows(table.growth_rows(growth), ["other"] * len(growth["points"]))
 
 
-def rows(case: Record) -> str:
-    heading, *body = table.rows(case)
-    kinds = [each["kind"] for each in case["contenders"]]
+def rows(lines_of_table: Sequence[table.Row], kinds: Sequence[str]) -> str:
+    heading, *body = lines_of_table
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
     lines = "\n".join(
         f'<tr class="{kind}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
@@ -118,6 +131,47 @@ def bars(case: Record) -> str:
     axes.xaxis.set_minor_formatter(lambda seconds, _: "")
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+    return in_base64(figure, plots)
+
+
+def curves(growths: Sequence[Record]) -> str:
+    """Return a picture (SVG, base64) of times over sizes, side by side; empty without plots."""
+    plots, figures = find("matplotlib"), find("matplotlib.figure")
+    if figures is None:
+        return ""
+    figure = figures.Figure(figsize=(2.6 * len(growths), 2.3), layout="constrained")
+    places = figure.subplots(1, len(growths), squeeze=False)[0]
+    for axes, growth in zip(places, growths, strict=True):
+        sizes = [point["size"] for point in growth["points"]]
+        medians = [point["median"] for point in growth["points"]]
+        axes.fill_between(
+            sizes,
+            [point["min"] for point in growth["points"]],
+            [point["max"] for point in growth["points"]],
+            color=INK["part"],
+            alpha=0.6,
+            linewidth=0,
+        )
+        axes.plot(sizes, medians, marker="o", markersize=3.5, color=INK["ours"])
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(sizes, [table.in_short(size) for size in sizes], fontsize=7)
+        axes.xaxis.set_minor_locator(plots.ticker.NullLocator())
+        for which in ("major", "minor"):
+            axes.tick_params(axis="y", which=which, labelsize=7)
+        axes.yaxis.set_major_formatter(lambda seconds, _: table.duration(seconds))
+        few = max(medians) < 10 * min(medians)  # too few powers of ten for their names alone
+        axes.yaxis.set_minor_formatter(
+            lambda seconds, _, few=few: table.duration(seconds) if few else ""
+        )
+        axes.set_xlabel(growth["over"], fontsize=8)
+        if growth["slope"] is not None:
+            axes.set_title(f"slope {growth['slope']:.2f}", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    return in_base64(figure, plots)
+
+
+def in_base64(figure: Any, plots: Any) -> str:
     buffer = io.BytesIO()
     with plots.rc_context({"svg.hashsalt": "diffiso"}):  # the same page from the same times
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 import diffiso
-from bench import memory, ops, peers
-from bench.cases import Settings
-from bench.timing import Record, scratch_on_gpu, time_case
+from bench import memory, ops, peers, scaling
+from bench.cases import LeftOut, Settings
+from bench.timing import Record, time_case
 from diffiso.io import write_file
 
 
@@ -85,9 +85,21 @@ def write_json(content: Record | list[Record], path: Path) -> Path:
 
 
 def read(path: Path, names: Sequence[str]) -> list[Record]:
-    """Return the records of a file, or below a directory, by device and in the order of `names`."""
-    found = [json.loads(file.read_text()) for file in files(path)]
-    records = [record for part in found for record in (part if isinstance(part, list) else [part])]
+    """Return the records of a file, or below a directory, by device and in the order of `names`.
+
+    Raises:
+        ValueError: If a file holds something else.
+    """
+    records: list[Record] = []
+    for file in files(path):
+        try:
+            found = json.loads(file.read_text())
+            part = found if isinstance(found, list) else [found]
+            if not all({"op", "settings", "environment", "cases"} <= each.keys() for each in part):
+                raise ValueError("something else")
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}: must be results of python -m bench, got {error}") from error
+        records += part
     wanted = [record for record in records if record["op"] in names]
     return sorted(wanted, key=lambda record: (device_name(record), names.index(record["op"])))
 
@@ -96,24 +108,29 @@ def files(path: Path) -> list[Path]:
     return sorted(path.rglob("*.json")) if path.is_dir() else [path]
 
 
-def measure(op: str, settings: Settings, about: Record, scratch: memory.Scratch) -> Record:
+def measure(
+    op: str, settings: Settings, about: Record, found: memory.Found, *, growth: bool
+) -> Record:
     """Measure one op.
 
     Args:
         about: What `environment` returned.
-        scratch: What `memory.measure` returned for the CPU; empty on a GPU.
+        found: What `memory.measure` returned.
+        growth: Also follow how times grow.
     """
-    cases = []
-    for case in ops.OPS[op](settings):
+    cases, left_out = [], {}
+    for case in ops.plan(op, settings):
+        if isinstance(case, LeftOut):
+            left_out[case.name] = case.why
+            continue
         record = time_case(case, settings)
-        for contender, found in zip(case.contenders, record["contenders"], strict=True):
-            size = scratch.get((op, case.name, contender.name))
-            if not settings.on_cpu and op not in ops.WITHOUT_MEMORY:
-                size = scratch_on_gpu(contender)
-            if size is not None:
-                found["scratch_bytes"] = size
-                found["scratch_bytes_per_sample"] = size / case.samples
+        for contender in record["contenders"]:
+            contender |= found.get((op, case.name, contender["contender"]), {})
+            if "scratch_bytes" in contender:
+                scratch = contender["scratch_bytes"]
+                contender["scratch_bytes_per_sample"] = scratch / case.samples
         cases.append(record)
+    grown = [scaling.measure(each, settings) for each in ops.growths(op, settings) if growth]
     return {
         "op": op,
         "settings": {
@@ -125,4 +142,17 @@ def measure(op: str, settings: Settings, about: Record, scratch: memory.Scratch)
         },
         "environment": about,
         "cases": cases,
+        "left_out": left_out,
+        "growth": grown,
     }
+
+
+def failed(records: Sequence[Record]) -> list[str]:
+    """Say which of our own contenders did not run, though memory was there."""
+    return [
+        f"{record['op']}, {case['case']}, {name}: {why}"
+        for record in records
+        for case in record["cases"]
+        for name, why in case["left_out"].items()
+        if name.startswith("diffiso") and not why.startswith("not enough memory")
+    ]

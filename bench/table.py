@@ -3,7 +3,8 @@
 
 from collections.abc import Sequence
 
-from bench.cases import PLURAL
+from bench import scaling
+from bench.cases import PLURAL, in_bytes, significant
 from bench.results import device_name
 from bench.timing import Record
 
@@ -12,24 +13,15 @@ COUNTED = ("vertices", "faces", "hits")
 Row = list[str]
 
 
-def significant(value: float) -> str:
-    """Three significant digits, never an exponent."""
-    if value == 0:
-        return "0"
-    digits = max(0, 2 - int(f"{value:e}".partition("e")[2]))
-    return f"{value:.{digits}f}"
-
-
 def duration(seconds: float) -> str:
     scale, unit = next((pair for pair in UNITS if seconds >= pair[0]), UNITS[-1])
     return f"{significant(seconds / scale)} {unit}"
 
 
-def size(count: int) -> str:
-    scale, unit = next(
-        (pair for pair in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= pair[0]), (1, "B")
-    )
-    return f"{significant(count / scale)} {unit}"
+def in_short(count: int) -> str:
+    """A whole number in few characters: 32, 4.1k, 1.05M."""
+    scale, unit = next(pair for pair in ((1e6, "M"), (1e3, "k"), (1, "")) if count >= pair[0])
+    return f"{count / scale:.3g}{unit}"
 
 
 def share(part: float | None) -> str:
@@ -61,11 +53,12 @@ def rows(case: Record) -> list[Row]:
     others = [each["median"] for each in contenders if each["kind"] == "other" and agrees(each)]
     heading = [
         "contender", "median", "min to max", "time / first", "fastest other / this", "of bound",
-        f"scratch B / {case['unit']}", *COUNTED, "differs",
+        "fresh", "reused", "first call", f"scratch B / {case['unit']}", *COUNTED, "differs",
     ]  # fmt: skip
     table = [heading]
     for each in contenders:
-        scratch = each["scratch_bytes_per_sample"]
+        scratch = each.get("scratch_bytes_per_sample")
+        others_of_call = [each.get(name) for name in ("fresh", "reused", "first_call")]
         counts = [each["outputs"].get(name) for name in COUNTED]
         table.append(
             [
@@ -77,6 +70,7 @@ def rows(case: Record) -> list[Row]:
                 if others and each["kind"] == "ours"
                 else "",
                 share(each["share_of_bound"]),
+                *["" if took is None else duration(took) for took in others_of_call],
                 "" if scratch is None else significant(scratch),
                 *["" if count is None else f"{count:,}" for count in counts],
                 "" if agrees(each) else disagreement(each),
@@ -94,9 +88,9 @@ def remarks(case: Record) -> str:
     if case["calls"] > 1:
         parts.append(f"mean of {case['calls']} calls a run")
     if bound:
-        speed = size(bound["bytes"] / bound["median"])
+        speed = in_bytes(bound["bytes"] / bound["median"])
         parts.append(
-            f"bound: {bound['what']}, {size(bound['bytes'])} in {duration(bound['median'])} "
+            f"bound: {bound['what']}, {in_bytes(bound['bytes'])} in {duration(bound['median'])} "
             f"({speed}/s)"
         )
     return "; ".join(parts)
@@ -117,7 +111,40 @@ def console(record: Record) -> str:
     lines = []
     for case in record["cases"]:
         lines += ["", f"{record['op']}: {case['case']}", remarks(case), *aligned(rows(case))]
+        lines += left_out(case)
+    lines += left_out(record)
+    for growth in record.get("growth", []):
+        lines += ["", f"{record['op']}: {growth_remarks(growth)}", *aligned(growth_rows(growth))]
+        lines += left_out(growth)
     return "\n".join(lines)
+
+
+def left_out(record: Record) -> list[str]:
+    """Say what was left out of a case, or of an op, and why."""
+    return [f"left out: {name}: {why}" for name, why in record.get("left_out", {}).items()]
+
+
+def growth_remarks(growth: Record) -> str:
+    """One line on how times grow."""
+    slope = growth["slope"]
+    if slope is None:
+        return f"time over {growth['over']}"
+    return f"time over {growth['over']}: as {growth['over']}^{slope:.2f} among the larger half"
+
+
+def growth_rows(growth: Record) -> list[Row]:
+    points = growth["points"]
+    beside = ["", *[f"{significant(step)}" for step in scaling.steps(points)]]
+    body = [
+        [
+            f"{point['size']:,}",
+            duration(point["median"]),
+            f"{duration(point['min'])} to {duration(point['max'])}",
+            step,
+        ]
+        for point, step in zip(points, beside, strict=True)
+    ]
+    return [[growth["over"], "median", "min to max", "time / line above"], *body]
 
 
 def headline(record: Record) -> str:
@@ -145,9 +172,17 @@ def markdown(records: Sequence[Record]) -> str:
             above = headline(record)
             lines += [f"{above}.", ""]
         for case in record["cases"]:
-            heading, *body = rows(case)
-            ruler = [":--", *["--:"] * (len(heading) - 1)]
             lines += [f"**`{record['op']}`, {case['case']}**: {remarks(case)}.", ""]
-            lines += ["| " + " | ".join(row) + " |" for row in (heading, ruler, *body)]
-            lines.append("")
+            lines += [*in_markdown(rows(case)), ""]
+            lines += [*left_out(case), ""] * bool(left_out(case))
+        lines += [*left_out(record), ""] * bool(left_out(record))
+        for growth in record.get("growth", []):
+            lines += [f"**`{record['op']}`**, {growth_remarks(growth)}.", ""]
+            lines += [*in_markdown(growth_rows(growth)), ""]
     return "\n".join(lines)
+
+
+def in_markdown(table: Sequence[Row]) -> list[str]:
+    heading, *body = table
+    ruler = [":--", *["--:"] * (len(heading) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (heading, ruler, *body)]

@@ -36,6 +36,7 @@ class Entry:
     look: Callable[[Outputs], None] = lambda outputs: None  # at those of the warm-up
     seconds: list[float] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    trouble: str = ""  # why it did not run
 
     def times(self) -> Record:
         return {
@@ -61,6 +62,10 @@ def bytes_of(outputs: Outputs) -> int:
     return sum(part.nbytes for parts in outputs.values() for part in parts)
 
 
+Clock = Callable[[Callable[[], Any], int], tuple[float, Any]]
+"""Runs something some times; seconds of one, and what came out last."""
+
+
 def clock_cpu(run: Callable[[], Any], calls: int) -> tuple[float, Any]:
     begin = time.perf_counter()
     for _ in range(calls):
@@ -77,6 +82,10 @@ def clock_cuda(run: Callable[[], Any], calls: int) -> tuple[float, Any]:
     end.record()
     end.synchronize()
     return begin.elapsed_time(end) / 1000 / calls, result
+
+
+def clock_of(settings: Settings) -> Clock:
+    return clock_cpu if settings.on_cpu else clock_cuda
 
 
 class Judge:
@@ -96,7 +105,7 @@ class Judge:
 
         def look(outputs: Outputs) -> None:
             name, like = contender.name, contender.like or self.first
-            if contender.kind != "part" and like != name:
+            if contender.kind != "part" and like != name and like in self.kept:
                 self.found[name] = agreement.differences(
                     outputs, self.kept[like], contender.allowed
                 )
@@ -107,27 +116,38 @@ class Judge:
 
 
 def time_entries(entries: list[Entry], calls: int, settings: Settings) -> None:
-    clock = clock_cpu if settings.on_cpu else clock_cuda
+    clock = clock_of(settings)
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         for turn in range(1 + max(entry.runs for entry in entries)):
             for entry in entries if turn % 2 == 0 else reversed(entries):
-                if turn > entry.runs:
+                if turn > entry.runs or entry.trouble:
                     continue
                 time.sleep(PAUSE)
-                seconds, result = clock(entry.run, calls)
-                outputs = entry.outputs(result)
-                entry.counts = count(outputs)
-                if turn == 0:
-                    entry.look(outputs)
-                else:
-                    entry.seconds.append(seconds)
+                try:
+                    seconds, result = clock(entry.run, calls)
+                    outputs = entry.outputs(result)
+                    entry.counts = count(outputs)
+                    if turn == 0:
+                        entry.look(outputs)
+                except Exception as error:
+                    entry.trouble = trouble(error)
+                    continue
+                entry.seconds += [seconds] * (turn > 0)
                 del result, outputs
     finally:
         if collecting:
             gc.enable()
+
+
+def trouble(error: Exception) -> str:
+    """Say in a line why a contender did not run."""
+    words = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in words:
+        return f"not enough memory: {words}"
+    return f"{type(error).__name__}: {words}"
 
 
 def time_case(case: Case, settings: Settings) -> Record:
@@ -144,9 +164,11 @@ def time_case(case: Case, settings: Settings) -> Record:
     time_entries(entries + over_floor, case.calls, settings)
 
     bound: Record | None = None
-    if case.floor:
+    over_floor = [entry for entry in over_floor if not entry.trouble]
+    if case.floor and over_floor:
         fastest = min((entry.times() for entry in over_floor), key=lambda times: times["median"])
         bound = {"what": case.floor.what, "bytes": case.floor.bytes, **fastest}
+    together = list(zip(case.contenders, entries, strict=True))
     contenders = [
         {
             "contender": each.name,
@@ -155,25 +177,18 @@ def time_case(case: Case, settings: Settings) -> Record:
             "outputs": entry.counts,
             "differences": agreement.records(judge.found[each.name]),
         }
-        for each, entry in zip(case.contenders, entries, strict=True)
+        for each, entry in together
+        if not entry.trouble
     ]
     for record in contenders:
         record["ratio"] = record["median"] / contenders[0]["median"]
         record["share_of_bound"] = bound and bound["median"] / record["median"]
-        record["scratch_bytes"] = record["scratch_bytes_per_sample"] = None
-    result = {"case": case.name, "unit": case.unit, "samples": case.samples, "calls": case.calls}
-    return {**result, "bound": bound, "contenders": contenders}
-
-
-def scratch_on_gpu(contender: Contender) -> int | None:
-    """Return the most bytes that torch's allocator held beside the outputs during a call."""
-    if not contender.through_torch:
-        return None
-    contender.run()  # libraries keep workspaces from their first call on
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    result = contender.run()
-    torch.cuda.synchronize()
-    growth = torch.cuda.max_memory_allocated() - before
-    return max(growth - bytes_of(contender.outputs(result)), 0)
+    return {
+        "case": case.name,
+        "unit": case.unit,
+        "samples": case.samples,
+        "calls": case.calls,
+        "bound": bound,
+        "contenders": contenders,
+        "left_out": {each.name: entry.trouble for each, entry in together if entry.trouble},
+    }

@@ -48,6 +48,7 @@ def test_each_op_leaves_one_file(written):
 def test_records_tell_where_they_come_from(written):
     for op, record in written[1].items():
         assert record["op"] == op
+        assert record["left_out"] == {}
         assert record["settings"].keys() == {"device", "threads", "runs", "smoke", "quick"}
         assert record["settings"]["smoke"] is True
         assert record["environment"].keys() == {"diffiso", "peers", "hardware"}
@@ -60,6 +61,7 @@ def test_records_of_cases_are_whole(written):
         assert record["cases"]
         for case in record["cases"]:
             bound, contenders = case["bound"], case["contenders"]
+            assert case["left_out"] == {}
             assert contenders[0]["kind"] == "ours"
             assert contenders[0]["ratio"] == 1
             for each in contenders:
@@ -68,9 +70,10 @@ def test_records_of_cases_are_whole(written):
                 if bound is not None:
                     assert bound["bytes"] > 0
                     assert each["share_of_bound"] == bound["median"] / each["median"]
-                if each["scratch_bytes"] is not None:
+                if "scratch_bytes" in each:
                     per_sample = each["scratch_bytes"] / case["samples"]
                     assert each["scratch_bytes_per_sample"] == per_sample
+                    assert each["peak_bytes"] >= each["scratch_bytes"]
 
 
 def test_contenders_find_the_same_surface(written):
@@ -80,9 +83,11 @@ def test_contenders_find_the_same_surface(written):
         assert all(("edges" in outputs) == ("edges" in name) for name, outputs in found.items())
 
 
-def test_scratch_was_measured_for_everybody(written):
+def test_memory_and_first_calls_were_measured_for_everybody(written):
     for case in written[1]["marching_cubes"]["cases"]:
-        assert all(each["scratch_bytes"] is not None for each in case["contenders"])
+        for each in case["contenders"]:
+            assert {"scratch_bytes", "peak_bytes", "fresh", "reused"} < each.keys()
+            assert min(each["fresh"], each["reused"], each["first_call"]) > 0
 
 
 def test_markdown_comes_from_the_files(written, capsys):
@@ -159,9 +164,69 @@ def test_scratch_is_what_a_call_holds_beside_its_outputs():
         scratch = torch.ones(2 * size)
         return scratch[:size] + 1
 
-    found = memory.scratch_of(Contender("double", run))
+    found = memory.memory_on_cpu(Contender("double", run))
     # The counters of a process are good to some pages a thread; the size is far above those.
-    assert found == pytest.approx(2 * size * 4, rel=0.05)
+    assert found["scratch_bytes"] == pytest.approx(2 * size * 4, rel=0.05)
+    assert found["peak_bytes"] == pytest.approx(3 * size * 4, rel=0.05)
+
+
+def test_pages_are_fresh_or_used_before():
+    code = """
+import torch
+from bench import memory
+
+def faults():
+    return int(open("/proc/self/stat").read().split()[9])
+
+def run():
+    return torch.ones(2**20)
+
+for options in (memory.FRESH, memory.REUSED):
+    assert memory.set_heap(options)
+    run()
+    before = faults()
+    for _ in range(10):
+        run()
+    print(faults() - before)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    fresh, reused = (int(line) for line in done.stdout.split())
+    # 4 MB ten times: every page of 4 kB is given out anew, or none (huge pages take fewer faults).
+    assert fresh >= 20
+    assert reused < fresh / 4
+
+
+def test_who_fails_is_left_out_and_said():
+    def fails():
+        raise OSError("no such thing\nhere")
+
+    def starves():
+        return torch.empty(2**60)
+
+    settings = Settings(torch.device("cpu"), threads=1, runs=2)
+    contenders = [
+        Contender("diffiso", lambda: torch.zeros(3), kind="ours"),
+        Contender("peer", fails),
+        Contender("diffiso, large", starves, kind="ours"),
+        Contender("diffiso, broken", fails, kind="ours"),
+    ]
+    record = timing.time_case(Case("a case", contenders, samples=1), settings)
+    assert [each["contender"] for each in record["contenders"]] == ["diffiso"]
+    assert record["left_out"]["peer"] == "OSError: no such thing"
+    assert record["left_out"]["diffiso, large"].startswith("not enough memory")
+    assert "left out: peer: OSError: no such thing" in table.left_out(record)
+    # Peers may fail, and memory may lack; we may not.
+    failed = results.failed([{"op": "op", "cases": [record]}])
+    assert failed == ["op, a case, diffiso, broken: OSError: no such thing"]
+
+
+def test_cases_beyond_memory_are_left_out(monkeypatch):
+    monkeypatch.setattr(cases, "free_memory", lambda device: 1e5)
+    plan = list(ops.plan("marching_cubes", SMOKE))
+    left_out = {each.name: each.why for each in plan if not isinstance(each, Case)}
+    assert left_out["sphere 24^3 float32"] == "it needs about 166 kB, 100 kB are free"
+    assert any(isinstance(each, Case) for each in plan)
 
 
 # The table.
@@ -192,13 +257,13 @@ def test_without_peers_only_ours_and_the_reference_run(monkeypatch):
     for package in peers.PACKAGES:
         monkeypatch.setitem(sys.modules, package.module, None)
     assert set(peers.versions(SMOKE).values()) == {None}
-    for case in ops.OPS["marching_cubes"](SMOKE):
+    for case in ops.cases("marching_cubes", SMOKE):
         others = {each.name for each in case.contenders if each.kind != "ours"}
         assert others <= {"pure-torch reference"}
 
 
 def test_backward_contenders_agree():
-    for case in ops.OPS["marching_cubes_backward"](SMOKE):
+    for case in ops.cases("marching_cubes_backward", SMOKE):
         gradients = {}
         for each in case.contenders:
             result = each.run()
@@ -212,7 +277,7 @@ def test_backward_contenders_agree():
 
 
 def test_sampling_contenders_agree():
-    for case in ops.OPS["sample_grid"](SMOKE):
+    for case in ops.cases("sample_grid", SMOKE):
         first, *others = [each for each in case.contenders if each.kind != "part"]
         ours, ours_of_points = first.run()
         for other in others:
@@ -236,7 +301,7 @@ def test_mesh_sdf_contenders_agree():
 
 
 def test_isosurface_contenders_agree():
-    (case,) = ops.OPS["isosurface"](SMOKE)
+    (case,) = ops.cases("isosurface", SMOKE)
     ours, theirs = [each.run() for each in case.contenders if each.kind != "part"]
     for name in ("vertices", "faces"):
         assert len(ours[name][0]) == len(theirs[name][0])

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, DentedSphere, Outputs, Settings, outputs_of_mesh
+from bench.cases import (
+    Case,
+    Contender,
+    DentedSphere,
+    Growth,
+    Outputs,
+    Settings,
+    outputs_of_mesh,
+    over_threads,
+)
 from bench.peers import SLOW_RUNS, find
 
 LOWER, UPPER = -1.0, 1.0
@@ -88,3 +97,18 @@ def cases(settings: Settings) -> Iterator[Case]:
             contenders.append(Contender(name, run, lambda found: found, runs=SLOW_RUNS))
     name = f"4-layer network of width {width}, {resolution} cells"
     yield Case(name, contenders, samples=(resolution + 1) ** 3)
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    field = DentedSphere(settings.size(64, 8)).to(settings.device)
+
+    def step(resolution: int) -> Callable[[], Any]:
+        def run() -> Outputs:
+            diffiso.isosurface(field, LOWER, UPPER, resolution).vertices.sum().backward()
+            return take_gradients(field)
+
+        return run
+
+    cells = [settings.size(n, n // 8) for n in (32, 64, 128)]
+    yield Growth("cells along an axis", cells, step)
+    yield from over_threads(step(cells[-1]), settings)

@@ -8,7 +8,19 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Outputs, Settings, gyroid, random, sphere
+from bench.cases import (
+    Case,
+    Contender,
+    Floor,
+    Growth,
+    Outputs,
+    Settings,
+    gyroid,
+    over_threads,
+    random,
+    sphere,
+    spheres,
+)
 from bench.peers import SLOW_RUNS
 from diffiso import reference
 
@@ -80,3 +92,18 @@ def cases(settings: Settings) -> Iterator[Case]:
     nodes = size(64, 8)
     small = random(nodes, device)
     yield case(name("random", nodes), small, with_reference=settings.on_cpu)
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    size, device = settings.size, settings.device
+
+    def back(plain: Tensor) -> Callable[[], object]:
+        values = plain.clone().requires_grad_()
+        mesh = diffiso.marching_cubes(values)
+        return backward(mesh.vertices, [values], torch.ones_like(mesh.vertices))
+
+    nodes = [size(n, n // 8) for n in (32, 64, 128, 256)]
+    yield Growth("nodes along an axis", nodes, lambda n: back(gyroid(n, device)))
+    side = size(64, 8)
+    yield Growth(f"grids of {side}^3", [1, 4, 16, 64], lambda n: back(spheres(n, side, device)))
+    yield from over_threads(back(gyroid(size(256, 20), device)), settings)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Kind, Settings, gyroid, random
+from bench.cases import Case, Contender, Floor, Growth, Kind, Settings, gyroid, over_threads, random
 from bench.peers import SLOW_RUNS
 from bench.peers.grid_sample import grid_sample
 from diffiso import Grid, reference
@@ -93,3 +93,16 @@ def cases(settings: Settings) -> Iterator[Case]:
     yield case(
         f"random {nodes}^3", values, "sdf", threads, with_reference=settings.on_cpu, jump=0.6
     )
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    def step(plain: Tensor) -> Callable[[], Tensor]:
+        mesh = diffiso.marching_cubes(plain)
+        values = plain.clone().requires_grad_()
+        vertices, weights = mesh.vertices, torch.ones_like(mesh.vertices)
+        return both_ways(lambda: diffiso.mesh_sdf(Grid(values), vertices), values, weights)
+
+    size, device = settings.size, settings.device
+    nodes = [size(n, n // 8) for n in (32, 64, 128, 256)]
+    yield Growth("nodes along an axis", nodes, lambda n: step(gyroid(n, device)))
+    yield from over_threads(step(gyroid(nodes[-1], device)), settings)

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling and extraction in a narrow band beside a dense grid; bench.band_curve has the curves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, DentedSphere, Settings, outputs_of_mesh
+from bench.cases import (
+    Case,
+    Contender,
+    DentedSphere,
+    Growth,
+    Settings,
+    outputs_of_mesh,
+    over_threads,
+)
 from bench.peers import SLOW_RUNS
 
 LOWER, UPPER = -1.0, 1.0
@@ -62,3 +70,18 @@ def cases(settings: Settings) -> Iterator[Case]:
     ]
     name = f"marching cubes of bricks, sphere of {cells} cells"
     yield Case(name, contenders, samples=grid.values.numel())
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    def cold(cells: int) -> Callable[[], Any]:
+        return lambda: diffiso.isosurface(sphere, LOWER, UPPER, cells, band=1.0)
+
+    def warm(cells: int) -> Callable[[], Any]:
+        band = diffiso.NarrowBand(LOWER, UPPER, cells)
+        band.sample(sphere)
+        return lambda: diffiso.isosurface(sphere, band=band)
+
+    cells = [settings.size(n, n // 8) for n in (64, 128, 256, 512, 1024)]
+    yield Growth("cells along an axis, cold", cells, cold)
+    yield Growth("cells along an axis, warm", cells[:-1], warm)
+    yield from over_threads(cold(cells[-2]), settings)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Kind, Outputs, Settings, outputs_of_mesh
+from bench.cases import Case, Contender, Kind, Outputs, Settings, outputs_of_mesh, sphere
 from diffiso import Grid
 
 LOWER, SPACING = [0.0] * 3, [1.0] * 3
@@ -45,6 +45,26 @@ def marching_cubes(settings: Settings, calls: int) -> Case:
         *yardsticks(values, plain[0]),
     ]
     return Case("marching_cubes of 2^3 nodes", contenders, plain.numel(), calls=calls)
+
+
+def small_marching_cubes(nodes: int, settings: Settings, calls: int) -> Case:
+    """What is left of a call when the op itself is taken away."""
+    grid = sphere(nodes, settings.device)
+    values, batch = grid.clone().requires_grad_(), grid[None]
+    level = torch.zeros(1, device=settings.device)
+    op = torch.ops.diffiso.marching_cubes
+    contenders = [
+        Contender(
+            "marching_cubes", lambda: diffiso.marching_cubes(grid), outputs_of_mesh, kind="ours"
+        ),
+        call(
+            "the op without its function",
+            lambda: op(batch, level, LOWER, SPACING, False, False, False),
+        ),
+        call("marching_cubes, values with a gradient", lambda: diffiso.marching_cubes(values)),
+        call("... with edges", lambda: op(batch, level, LOWER, SPACING, False, False, True)),
+    ]
+    return Case(f"marching_cubes of {nodes}^3 nodes", contenders, grid.numel(), calls=calls)
 
 
 def sample_grid(settings: Settings, calls: int) -> Case:
@@ -110,5 +130,7 @@ def yardsticks(values: Tensor, plain: Tensor) -> list[Contender]:
 def cases(settings: Settings) -> Iterator[Case]:
     calls = settings.size(2000, 5)
     yield marching_cubes(settings, calls)
+    for nodes in (settings.size(32, 4), settings.size(64, 8)):
+        yield small_marching_cubes(nodes, settings, max(calls // 10, 5))
     yield sample_grid(settings, calls)
     yield mesh_sdf(settings, calls)

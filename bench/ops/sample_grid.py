@@ -5,12 +5,23 @@ grid_sample gives the value only. Through autograd it gives the gradient too, wh
 always returns; derivatives of that gradient torch has none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.cases import Case, Contender, Floor, Outputs, Settings, random_points, sphere
+from bench.cases import (
+    Case,
+    Contender,
+    Floor,
+    Growth,
+    Outputs,
+    Settings,
+    over_threads,
+    random_points,
+    sphere,
+)
 from bench.ops.marching_cubes_backward import backward
 from bench.peers import SLOW_RUNS
 from bench.peers.grid_sample import grid_sample
@@ -118,3 +129,22 @@ def cases(settings: Settings) -> Iterator[Case]:
     count = settings.size(2**16, 2**8)
     name = f"{count:,} points in {nodes}^3"
     yield double_case(name, grid, points[:count].clone(), with_reference=settings.on_cpu)
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    size, device = settings.size, settings.device
+
+    def sample(nodes: int, count: int, batch: int = 1) -> Callable[[], Any]:
+        values = sphere(nodes, device).expand(batch, -1, -1, -1).contiguous()
+        grid = Grid.from_bounds(values, LOWER, UPPER)
+        points = random_points(batch * count, device).view(batch, count, 3)
+        return lambda: sample_grid(grid, points)
+
+    nodes, counts = size(128, 16), [size(2**n, 2 ** (n - 8)) for n in (12, 14, 16, 18, 20)]
+    yield Growth("points", counts, lambda n: sample(nodes, n))
+    sizes = [size(n, n // 8) for n in (32, 64, 128, 256)]
+    yield Growth("nodes along an axis", sizes, lambda n: sample(n, counts[-2]))
+    yield Growth(
+        f"grids of {counts[1]:,} points", [1, 4, 16], lambda n: sample(nodes, counts[1], n)
+    )
+    yield from over_threads(sample(nodes, counts[-1]), settings)

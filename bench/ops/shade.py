@@ -2,12 +2,13 @@
 """A step of SDFDiff: 26 pictures of a grid, and their gradient with respect to its samples."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Outputs, Settings
+from bench.cases import Case, Contender, Floor, Growth, Outputs, Settings, over_threads
 from bench.ops import trace
 from bench.peers import rays
 from bench.peers.rays import View
@@ -86,3 +87,24 @@ def cases(settings: Settings) -> Iterator[Case]:
     name = f"{nodes}^3, {len(view.cameras)} pictures of {size}^2"
     floor = Floor([view.values], [view.values, weights])
     yield Case(name, contenders, weights.numel(), "ray", floor)
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    def step(nodes: int, size: int, views: int) -> Callable[[], Any]:
+        view = pictures(nodes, size, settings.device)
+        cameras = view.cameras[:views]
+        values = view.values.clone().requires_grad_()
+        grid = Grid.from_bounds(values, view.lower, view.upper)
+
+        def run() -> Tensor:
+            hits = diffiso.trace(grid, cameras=cameras)
+            intensity = diffiso.shade(grid, hits).intensity
+            return torch.autograd.grad(intensity.sum(), values)[0]
+
+        return run
+
+    nodes, size = settings.size(64, 16), settings.size(256, 8)
+    yield Growth(f"pictures of {size}^2", [1, 3, 9, 26], lambda n: step(nodes, size, n))
+    grids = [settings.size(n, n // 4) for n in (32, 64, 128)]
+    yield Growth("nodes along an axis", grids, lambda n: step(n, size, 9))
+    yield from over_threads(step(nodes, size, 26), settings)

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A mesh's silhouette and its gradient by the vertices: one picture of 60,000 faces."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Outputs, Settings
-from bench.peers.silhouettes import deodr
+from bench.cases import Case, Contender, Floor, Growth, Outputs, Settings, over_threads
+from bench.peers import silhouettes
 from diffiso import Camera, SoftRasterizing
 from diffiso.io import load_mesh
 from diffiso.shapes import gyroid_ball
@@ -90,9 +91,35 @@ def cases(settings: Settings) -> Iterator[Case]:
     for name, vertices, faces in meshes(settings):
         for size in (settings.size(256, 16), settings.size(512, 24)):
             scene = picture(name, vertices, faces, size, settings.device)
-            contenders = [*ours(scene), *deodr(scene, settings)]
+            contenders = [*ours(scene), *silhouettes.peers(scene, settings)]
             floor = Floor(
                 [scene.vertices, scene.faces, scene.weights], [scene.weights, scene.vertices]
             )
             title = f"{name}, {len(faces):,} faces, {size}^2"
             yield Case(title, contenders, size * size, "pixel", floor)
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    def step(cells: int, size: int, views: int = 1) -> Callable[[], Any]:
+        ball = diffiso.isosurface(gyroid_ball(), -1, 1, cells)
+        points = ball.vertices.to(settings.device).requires_grad_()
+        azimuths = torch.linspace(30, 300, views)
+        camera = Camera.orbit(azimuths, 20.0, 3.0, field_of_view=42.0, size=size)
+        camera = camera.to(settings.device)
+        mesh = points, ball.faces.to(settings.device)
+
+        def run() -> Tensor:
+            return torch.autograd.grad(diffiso.silhouette(mesh, camera).sum(), points)[0]
+
+        return run
+
+    cells, size = settings.size(84, 10), settings.size(256, 16)
+    by_faces = {}
+    for n in (settings.size(n, n // 8) for n in (42, 84, 168, 336)):
+        faces = len(diffiso.isosurface(gyroid_ball(), -1, 1, n).faces)
+        by_faces[faces] = n
+    yield Growth("faces", list(by_faces), lambda n: step(by_faces[n], size))
+    sizes = [settings.size(n, n // 16) for n in (128, 256, 512, 1024)]
+    yield Growth("pixels", [n * n for n in sizes], lambda n: step(cells, math.isqrt(n)))
+    yield Growth(f"pictures of {size}^2", [1, 4, 16], lambda n: step(cells, size, n))
+    yield from over_threads(step(cells, settings.size(512, 24), 4), settings)

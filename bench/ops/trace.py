@@ -2,14 +2,14 @@
 """Where rays hit a grid's surface: one picture of a shape full of holes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Outputs, Settings
+from bench.cases import Case, Contender, Floor, Growth, Outputs, Settings, over_threads
 from bench.peers import rays as ray_peers
 from bench.peers.rays import View
 from diffiso import Camera, Grid, RayHits
@@ -77,3 +77,21 @@ def cases(settings: Settings) -> Iterator[Case]:
         rays = len(view.origins)
         floor = Floor([view.values, view.origins, view.directions], [view.origins[:, 0]])
         yield Case(f"gyroid ball {nodes}^3, {size}^2 rays", contenders, rays, "ray", floor)
+
+
+def growths(settings: Settings) -> Iterator[Growth]:
+    def hits(nodes: int, size: int, **options: Any) -> Callable[[], Any]:
+        view = picture(nodes, size, settings.device)
+        grid = Grid.from_bounds(view.values, view.lower, view.upper)
+        return lambda: diffiso.trace(grid, cameras=view.cameras, **options)
+
+    nodes = settings.size(64, 12)
+    sizes = [settings.size(n, n // 16) for n in (64, 128, 256, 512)]
+
+    def with_rays(count: int) -> Callable[[], Any]:
+        return hits(nodes, math.isqrt(count))
+
+    yield Growth("rays", [n * n for n in sizes], with_rays)
+    grids = [settings.size(n, n // 4) for n in (32, 64, 128, 256)]
+    yield Growth("nodes along an axis", grids, lambda n: hits(n, sizes[-1]))
+    yield from over_threads(hits(nodes, sizes[-1]), settings)

@@ -27,6 +27,8 @@ PACKAGES = (
     Package("vtk", "vtkmodules.vtkFiltersCore", "cpu"),
     Package("scikit-image", "skimage.measure", "cpu"),
     Package("PyMCubes", "mcubes", "cpu"),
+    Package("libigl", "igl", "cpu"),
+    Package("warp-lang", "warp.geometry", "cpu"),
     Package(
         "mitsuba",
         "bench.peers.mitsuba_grid",
@@ -34,8 +36,13 @@ PACKAGES = (
         "LLVM's library (Debian: libllvm19; DRJIT_LIBLLVM_PATH names one in an unusual place)",
     ),
     Package("deodr", "deodr.differentiable_renderer", "cpu"),
+    Package("warp-lang", "warp.geometry", "cuda"),
     Package("diso", "diso", "cuda"),
     Package("isoext", "isoext", "cuda"),
+    Package("torchmcubes", "torchmcubes", "cuda"),
+    Package("nvdiffrast", "nvdiffrast.torch", "cuda"),
+    Package("pytorch3d", "pytorch3d.renderer", "cuda"),
+    Package("drtk", "drtk", "cuda"),
 )
 
 

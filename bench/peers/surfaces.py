@@ -107,6 +107,50 @@ def pymcubes(grid: Tensor, settings: Settings) -> list[Contender]:
     ]
 
 
+def libigl(grid: Tensor, settings: Settings) -> list[Contender]:
+    """libigl's; it takes the place of every node, in double precision, and has no threads."""
+    igl = find("igl")
+    if not settings.on_cpu or igl is None:
+        return []
+    # It counts x fastest: seen as (Z, Y, X), with coordinates in that order.
+    nodes = torch.cartesian_prod(*[torch.arange(float(n)) for n in grid.shape]).double().numpy()
+    values = grid.double().flatten().numpy()
+    shape = tuple(reversed(grid.shape))
+    return [
+        Contender(
+            "libigl",
+            lambda: igl.marching_cubes(values, nodes, *shape, 0.0),
+            lambda result: {"vertices": [result[0]], "faces": [result[1]]},
+            runs=SLOW_RUNS,
+        )
+    ]
+
+
+def warp(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
+    """Warp's dense marching cubes; on the CPU it has no threads."""
+    package, geometry = find("warp"), find("warp.geometry")
+    if package is None or geometry is None:
+        return []
+    package.config.log_level = package.LOG_ERROR  # or it greets, and misses a GPU
+    package.init()
+    held = [package.from_torch(grid) for grid in grids]
+
+    def run() -> list[Any]:
+        if settings.on_cpu:
+            return [geometry.IsoSurfaceMarchingCubes.extract(grid, 0.0) for grid in held]
+        # On torch's stream, whose events are the clock.
+        with package.ScopedStream(package.stream_from_torch()):
+            return [geometry.IsoSurfaceMarchingCubes.extract(grid, 0.0) for grid in held]
+
+    def outputs(meshes: list[Any]) -> Outputs:
+        return {
+            "vertices": [package.to_torch(mesh[0]) for mesh in meshes],
+            "faces": [package.to_torch(mesh[1]).view(-1, 3) for mesh in meshes],
+        }
+
+    return [Contender("Warp", run, outputs, runs=SLOW_RUNS, through_torch=False)]
+
+
 def reference_marching_cubes(grid: Tensor, settings: Settings) -> list[Contender]:
     """diffiso's own pure-torch reference; slow, for small grids, on the CPU."""
     if not settings.on_cpu:
@@ -157,6 +201,20 @@ def isoext(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
         )
 
     return [contender("nagae"), contender("lorensen")]
+
+
+def torchmcubes(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
+    """torchmcubes; on a GPU it gives three vertices a face, which are not compared."""
+    package = find("torchmcubes") if settings.device.type == "cuda" else None
+    if package is None:
+        return []
+    return [
+        Contender(
+            "torchmcubes",
+            lambda: [package.marching_cubes(grid, 0.0) for grid in grids],
+            lambda meshes: {"soup": [mesh[0] for mesh in meshes]},
+        )
+    ]
 
 
 def outputs_of_pairs(meshes: Sequence[tuple[Tensor, Tensor]]) -> Outputs:
