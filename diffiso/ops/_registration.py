@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the registrations of several ops share."""
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -15,6 +16,20 @@ def no_double_backward(op: str) -> None:
         raise RuntimeError(f"{op}: second derivatives (double backward) are not supported")
 
     torch.library.register_autograd(f"diffiso::{op}_backward", refuse)
+
+
+def call(op: Callable[..., Any], *arguments: Any) -> Any:
+    """Call an op, past torch's autograd where nothing is attached.
+
+    That layer is Python, and takes as long as extracting a grid of 20^3.
+    """
+    attached = torch.is_grad_enabled() and any(
+        isinstance(argument, Tensor) and argument.requires_grad for argument in arguments
+    )
+    if attached or torch.compiler.is_compiling():
+        return op(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*arguments)
 
 
 def no_forward_mode(op: str, *tensors: Tensor) -> None:

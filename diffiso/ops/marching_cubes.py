@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffiso.ops._registration import no_double_backward, no_forward_mode
+from diffiso.ops._registration import call, no_double_backward, no_forward_mode
 from diffiso.ops.marching_cubes_bricks import surface_of_bricks
 from diffiso.types import BrickGrid, Grid, Mesh, MeshBatch
 
@@ -99,7 +99,8 @@ def marching_cubes(
     if gradient == "none":
         values, levels = values.detach(), levels.detach()
     attached = torch.is_grad_enabled() and (values.requires_grad or levels.requires_grad)
-    vertices, faces, edges, vertex_offsets, face_offsets = torch.ops.diffiso.marching_cubes(
+    vertices, faces, edges, vertex_offsets, face_offsets = call(
+        torch.ops.diffiso.marching_cubes,
         values.contiguous(),
         levels.contiguous(),
         lower,
@@ -116,12 +117,13 @@ def marching_cubes(
 
 def check_options(level: float | Tensor, index_dtype: torch.dtype) -> None:
     """Raise unless the level and the dtype of faces are possible; a tensor's NaN is found later."""
-    if not isinstance(level, numbers.Real | Tensor):
+    number = isinstance(level, (float, int, numbers.Real))  # the abstract one takes its time
+    if not number and not isinstance(level, Tensor):
         raise TypeError(
             f"marching_cubes: level must be a number or a tensor, got {type(level).__name__}"
         )
     # math.isnan would stop torch.compile(fullgraph=True), where a number may be a symbol.
-    if isinstance(level, numbers.Real) and level != level:
+    if number and level != level:
         raise ValueError("marching_cubes: level must be a number, got nan")
     if index_dtype not in (torch.int64, torch.int32):
         raise ValueError(
@@ -140,7 +142,7 @@ def _unpack(
         plain = plain and grid.dtype == native
         grid = torch.from_numpy(grid if plain else grid.astype(native, order="C"))
     if isinstance(grid, Tensor):
-        grid = Grid(grid)
+        return grid, [0.0] * 3, [1.0] * 3
     if not isinstance(grid, Grid):
         raise TypeError(
             "marching_cubes: grid must be a Grid, a BrickGrid, a tensor or an array, got "

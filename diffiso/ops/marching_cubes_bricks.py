@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diffiso.ops._registration import no_double_backward, no_forward_mode
+from diffiso.ops._registration import call, no_double_backward, no_forward_mode
 from diffiso.types import BrickGrid, Mesh
 
 
@@ -36,7 +36,8 @@ def surface_of_bricks(
     if gradient == "none":
         values, level = values.detach(), level.detach()
     attached = torch.is_grad_enabled() and (values.requires_grad or level.requires_grad)
-    vertices, faces, edges = torch.ops.diffiso.marching_cubes_bricks(
+    vertices, faces, edges = call(
+        torch.ops.diffiso.marching_cubes_bricks,
         values.contiguous(),
         grid.table.contiguous(),
         grid.coordinates.contiguous(),

@@ -17,7 +17,7 @@ from diffiso.ops._field import (
     leaves_of,
     value_and_gradient,
 )
-from diffiso.ops._registration import no_double_backward, no_forward_mode
+from diffiso.ops._registration import call, no_double_backward, no_forward_mode
 from diffiso.ops.sample_grid import sample_grid
 from diffiso.types import BrickGrid, Grid
 
@@ -211,7 +211,8 @@ def _attach_to_grid(
                 f"values {tuple(values.shape)}"
             )
         vertex_offsets = torch.tensor([0, vertices.shape[0]], device=vertices.device)
-    attached: Tensor = torch.ops.diffiso.mesh_sdf(
+    attached: Tensor = call(
+        torch.ops.diffiso.mesh_sdf,
         values.contiguous(),
         vertices.contiguous(),
         vertex_offsets.contiguous(),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffiso.ops._registration import no_double_backward, no_forward_mode
+from diffiso.ops._registration import call, no_double_backward, no_forward_mode
 from diffiso.types import BrickGrid, Grid
 
 
@@ -67,7 +67,8 @@ def sample_grid(grid: Grid | BrickGrid | Tensor, points: Tensor) -> GridSample:
     no_forward_mode("sample_grid", values, points)
     if isinstance(grid, BrickGrid):
         return GridSample(
-            *torch.ops.diffiso.sample_bricks(
+            *call(
+                torch.ops.diffiso.sample_bricks,
                 values.contiguous(),
                 grid.table.contiguous(),
                 grid.coordinates.contiguous(),
@@ -80,8 +81,12 @@ def sample_grid(grid: Grid | BrickGrid | Tensor, points: Tensor) -> GridSample:
     single = values.dim() == 3
     if single:
         values, points = values[None], points[None]
-    sdf, gradient = torch.ops.diffiso.sample_grid(
-        values.contiguous(), points.contiguous(), list(grid.lower), list(grid.spacing)
+    sdf, gradient = call(
+        torch.ops.diffiso.sample_grid,
+        values.contiguous(),
+        points.contiguous(),
+        list(grid.lower),
+        list(grid.spacing),
     )
     return GridSample(sdf[0], gradient[0]) if single else GridSample(sdf, gradient)
 

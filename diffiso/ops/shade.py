@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from diffiso.ops._registration import no_double_backward, no_forward_mode
+from diffiso.ops._registration import call, no_double_backward, no_forward_mode
 from diffiso.types import Grid, RayHits
 
 Normals = Literal["central", "trilinear"]
@@ -116,7 +116,8 @@ def shade(
     at = values.new_empty(0, 3) if light.position is None else light.position.reshape(-1, 3)
     rays = _flat_rays("shade", values, hits)
     no_forward_mode("shade", values, hits.t, at)
-    intensity, directions = torch.ops.diffiso.shade(
+    intensity, directions = call(
+        torch.ops.diffiso.shade,
         _batch(values),
         *rays,
         hits.t.reshape(-1),
@@ -189,7 +190,8 @@ def coverage(
             raise ValueError(f"coverage: footprint must be positive, got {footprint}")
         footprint = values.new_full((1,), footprint)
     no_forward_mode("coverage", values, hits.closest_t, footprint)
-    share: Tensor = torch.ops.diffiso.coverage(
+    share: Tensor = call(
+        torch.ops.diffiso.coverage,
         _batch(values),
         *_flat_rays("coverage", values, hits),
         hits.closest_t.reshape(-1),

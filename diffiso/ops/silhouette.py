@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffiso.camera import Camera
-from diffiso.ops._registration import no_double_backward, no_forward_mode
+from diffiso.ops._registration import call, no_double_backward, no_forward_mode
 from diffiso.types import Mesh, MeshBatch
 
 _MOST_FACES = 128
@@ -168,9 +168,9 @@ def silhouette(
     )
     if isinstance(mode, SoftRasterizing):
         rule = (mode.sigma, mode.radius, mode.faces_per_pixel)
-        clear: Tensor = torch.ops.diffiso.soft_silhouette(*tensors, *rule)[0]
+        clear: Tensor = call(torch.ops.diffiso.soft_silhouette, *tensors, *rule)[0]
         return 1 - clear
-    coverage: Tensor = torch.ops.diffiso.silhouette(*tensors, samples)[0]
+    coverage: Tensor = call(torch.ops.diffiso.silhouette, *tensors, samples)[0]
     return coverage
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffiso.camera import Camera
-from diffiso.ops._registration import no_double_backward, no_forward_mode
+from diffiso.ops._registration import call, no_double_backward, no_forward_mode
 from diffiso.types import Grid, RayHits
 
 Inside = Literal["exit", "start", "ignore"]
@@ -163,24 +163,23 @@ def trace(
     widths = _footprint(footprint, values)
     if footprint is not None and near < 0:
         raise ValueError(f"trace: near must not be negative with a footprint, got {near}")
-    t, status, cell, fraction, samples, closest_t, closest_cell, closest_kind = (
-        torch.ops.diffiso.trace(
-            (values[None] if single else values).contiguous(),
-            rays.flat_origins,
-            rays.flat_directions,
-            widths.detach(),
-            rays.size,
-            list(grid.lower),
-            list(grid.spacing),
-            level,
-            near,
-            far,
-            _INSIDE.index(inside),
-            sphere,
-            law == "sdfdiff",
-            min_cosine,
-            capture,
-        )
+    t, status, cell, fraction, samples, closest_t, closest_cell, closest_kind = call(
+        torch.ops.diffiso.trace,
+        (values[None] if single else values).contiguous(),
+        rays.flat_origins,
+        rays.flat_directions,
+        widths.detach(),
+        rays.size,
+        list(grid.lower),
+        list(grid.spacing),
+        level,
+        near,
+        far,
+        _INSIDE.index(inside),
+        sphere,
+        law == "sdfdiff",
+        min_cosine,
+        capture,
     )
     shape = rays.shape
     return RayHits(
