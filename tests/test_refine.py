@@ -9,11 +9,11 @@ import torch
 from conftest import assert_close
 from refinements import CENTER, make_folder, quick, quiet, write_solid
 
-from diffiso import Camera
+from diffiso import Camera, Mesh, isosurface
 from diffiso.cli import main
 from diffiso.metrics import Frame
 from diffiso.pipelines.mesh_sdf import RefineSettings, refine
-from diffiso.pipelines.mesh_sdf.targets import after, moved
+from diffiso.pipelines.mesh_sdf.targets import SurfaceTarget, after, moved
 from diffiso.run import load_checkpoint, write_settings
 
 
@@ -182,3 +182,13 @@ def test_soft_and_smaller_silhouettes(folder, tmp_path):
     first, last = found.state.history[0], found.state.history[-1]
     assert last.l1 < 0.6 * first.l1
     assert first.loss == pytest.approx(first.l2)
+
+
+def test_reach_of_a_surface_bounds_what_pulls():
+    mesh = isosurface(lambda p: p.norm(dim=1) - 0.5, -1, 1, 16)
+    far = isosurface(lambda p: p.norm(dim=1) - 0.9, -1, 1, 16)
+    points = mesh.vertices.requires_grad_()
+    loss = SurfaceTarget(far, 500, reach=0.1).loss(Mesh(points, mesh.faces), 0)
+    # All of it lies further away than that, both ways.
+    assert loss.l2 == pytest.approx(2 * 0.1**2)
+    assert not torch.autograd.grad(loss.value, points)[0].any()

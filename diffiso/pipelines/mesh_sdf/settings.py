@@ -35,6 +35,8 @@ class RefineSettings:
         mode: Silhouettes by contour edges, or as Soft Rasterizer makes them.
         size: Height and width of the silhouettes; by default that of the pictures.
         surface_points: Points drawn on either surface where the target is one.
+        reach: Of a target that is a surface: longer distances pull nothing. None lets all pull;
+            near the goal, what a mesh lacks altogether would pull on whatever is nearest.
         law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
         keep: Write the last code, or the one of least distance on the way (without the penalty).
         resolution: Cells along each axis.
@@ -61,6 +63,7 @@ class RefineSettings:
     mode: Literal["contour", "soft"] = "contour"
     size: int | None = None
     surface_points: int = 4000
+    reach: float | None = None
     law: Literal["sdf", "implicit"] = "implicit"
     keep: Literal["last", "best"] = "last"
     resolution: int = 128
@@ -78,8 +81,12 @@ class RefineSettings:
         Raises:
             ValueError: If one is not possible.
         """
-        positive = ("steps", "learning_rate", "size", "surface_points", "refresh_every", "samples")
-        check_settings(self, positive=(*positive, "frames"), not_negative=("code_penalty", "seed"))
+        positive = ("steps", "learning_rate", "size", "surface_points", "reach", "refresh_every")
+        check_settings(
+            self,
+            positive=(*positive, "samples", "frames"),
+            not_negative=("code_penalty", "seed"),
+        )
         _check_resolution(self)
 
     @classmethod

@@ -111,6 +111,7 @@ class SurfaceTarget:
         mesh: In the network's frame.
         count: Points drawn on either surface in each step.
         seed: Of these draws.
+        reach: Longer distances pull nothing; None lets all pull.
         rank: Of this process, of `size`: each draws points of its own.
         size: Of processes.
     """
@@ -118,6 +119,7 @@ class SurfaceTarget:
     mesh: Mesh
     count: int
     seed: int = 0
+    reach: float | None = None
     rank: int = 0
     size: int = 1
 
@@ -126,7 +128,7 @@ class SurfaceTarget:
         generator = step_generator(self.seed, 7, self.rank, step)
         points = self.mesh.sample(self.count, generator).points.to(mesh.vertices)
         target = Mesh(self.mesh.vertices.to(mesh.vertices), self.mesh.faces)
-        value = surface_loss(mesh, target, points, generator)
+        value = surface_loss(mesh, target, points, generator, reach=self.reach)
         plain = float(value.detach())
         return Loss(value / self.size, math.sqrt(plain) / self.size, plain / self.size)
 
@@ -176,7 +178,7 @@ def load_target(settings: RefineSettings, model: AutoDecoder) -> Loaded:
             f"got {settings.target}"
         )
     shape = read_shape(path, path.stem, model.normalize)
-    target = SurfaceTarget(shape.mesh, settings.surface_points, settings.seed)
+    target = SurfaceTarget(shape.mesh, settings.surface_points, settings.seed, settings.reach)
     return Loaded(target, shape.frame, shape, (path,))
 
 
