@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seeds, what a machine must have, and the only place where tolerances stand."""
 
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -30,6 +31,24 @@ TOLERANCES = {
 
 # Positions are computed in double and rounded once; a second ulp for another order of operations.
 VERTEX_ULPS = 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let machines without the extras run what needs none of them, such as most CUDA tests."""
+    parser.addoption("--bare", action="store_true", help="skip files that import missing packages")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.failed and collector.config.getoption("bare"):
+        missing = re.search(r"ModuleNotFoundError: No module named '(\w+)", report.longreprtext)
+        if missing and missing[1] not in ("diffiso", "bench", "tools"):
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), 0, f"Skipped: {missing[1]} is not installed")
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
-from silhouettes import NEAR, ball, cameras, cube, smooth_weights, subdivided
+from conftest import assert_same_on_cuda
+from silhouettes import NEAR, ball, cameras, cube, smooth_weights, soup, subdivided
 
-from diffiso import Camera, silhouette
+from diffiso import Camera, SoftRasterizing, silhouette
 
 
 def facing(size, distance=4.0, field_of_view=40.0, dtype=torch.float64):
@@ -358,3 +359,17 @@ def test_gradient_descent_finds_a_circle():
     expected = torch.tensor([0.3, -0.2, 0.0, 0.3])
     # A pixel is 0.06 wide.
     torch.testing.assert_close(place.detach(), expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", ["contour", SoftRasterizing()], ids=["contour", "soft"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cuda_equals_cpu(dtype, mode, generator):
+    vertices, faces = soup(generator, 60, 80, dtype)
+
+    def picture(vertices, faces):
+        views = cameras(dtype=dtype).to(vertices.device)
+        return (silhouette((vertices, faces), views, mode=mode),)
+
+    # Gradients are sums over the pixels of outlines, or of blurred faces, in another order.
+    assert_same_on_cuda(picture, vertices, faces, exact=(mode == "contour",), factor=1000.0)

@@ -7,8 +7,16 @@ import diffiso
 
 
 def main() -> None:
-    """Extract, sample and attach a few small surfaces, and take all gradients."""
+    """Extract, sample, trace and draw a few small surfaces, and take all gradients."""
     torch.manual_seed(0)
+    surfaces()
+    bricks()
+    pictures()
+    torch.cuda.synchronize()
+    print("gpu_smoke: every op ran")
+
+
+def surfaces() -> None:
     for shape in [(2, 2, 2), (9, 5, 70), (3, 33, 17, 65)]:
         for close_boundary in (False, True):
             values = torch.randn(shape, device="cuda", requires_grad=True)
@@ -22,8 +30,38 @@ def main() -> None:
     vertices = diffiso.marching_cubes(values.detach()).vertices
     for law in ("sdf", "implicit"):
         diffiso.mesh_sdf(diffiso.Grid(values), vertices, law=law).sum().backward()
-    torch.cuda.synchronize()
-    print("gpu_smoke: every op ran")
+
+
+def bricks() -> None:
+    radius = torch.tensor(0.6, device="cuda", requires_grad=True)
+
+    def field(points: torch.Tensor) -> torch.Tensor:
+        return points.norm(dim=1) - radius
+
+    warm = diffiso.NarrowBand(-1, 1, 32, device="cuda")
+    for band in (1.0, "sign", warm, warm):
+        box = {} if band is warm else {"lower": -1, "upper": 1, "resolution": 32}
+        mesh = diffiso.isosurface(field, **box, band=band, device="cuda")
+        mesh.vertices.sum().backward()
+    grid = diffiso.NarrowBand(-1, 1, 64, lipschitz=1.0, device="cuda").sample(field)
+    diffiso.sample_grid(grid, torch.rand(500, 3, device="cuda") * 2 - 1)
+
+
+def pictures() -> None:
+    ball = diffiso.sample_field(lambda p: p.norm(dim=1) - 0.6, -1, 1, 24, device="cuda")
+    values = ball.values.requires_grad_()
+    grid = diffiso.Grid.from_bounds(values, -1, 1)
+    cameras = diffiso.Camera.orbit([0.0, 90.0], 20.0, 4.0, field_of_view=40.0, size=(33, 50))
+    cameras = cameras.to("cuda")
+    found = diffiso.render(grid, cameras)
+    (found.intensity.sum() + found.coverage.sum()).backward()
+    for method in ("voxel", "sphere"):
+        hits = diffiso.trace(grid, cameras=cameras, method=method)
+        diffiso.shade(grid, hits, normals="trilinear").intensity.sum().backward()
+    mesh = diffiso.marching_cubes(grid)
+    points = mesh.vertices.detach().requires_grad_()
+    for mode in ("contour", "soft"):
+        diffiso.silhouette((points, mesh.faces), cameras, mode=mode).sum().backward()
 
 
 if __name__ == "__main__":
