@@ -21,6 +21,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="bench/README.md tells how to read the tables.",
     )
     parser.add_argument("ops", nargs="*", metavar="OP", help="which ops (default: all; see --list)")
+    parser.add_argument(
+        "--peers", nargs="*", metavar="PEER",
+        help="beside these packages only, or none (default: all that are installed)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of everybody (default: all cores)")
     parser.add_argument(
@@ -61,6 +65,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = sorted(set(options.ops) - set(ops.OPS))
     if unknown:
         parser.error(f"OP must be one of {', '.join(ops.OPS)}, got {', '.join(unknown)}")
+    try:
+        peers.choose(options.peers)
+    except ValueError as error:
+        parser.error(f"--peers: {error}")
     for name in ("threads", "runs"):
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name} must be positive, got {value}")
@@ -109,11 +117,11 @@ def run(options: argparse.Namespace) -> None:
     runs = options.runs or (1 if options.smoke else 3 if options.quick else 7)
     settings = Settings(torch.device(options.device), threads, runs, options.smoke, options.quick)
     about = results.environment(settings)
-    announce(about["peers"])
+    announce(settings)
     found: memory.Found = {}
     if not settings.quick:
         measured = [op for op in options.ops if op not in ops.WITHOUT_MEMORY]
-        found = memory.measure(measured, settings)
+        found = memory.measure(measured, settings, options.peers)
         if measured and not found:
             print("memory is not measured: it takes Linux's /proc/self/clear_refs")
     records = []
@@ -138,13 +146,11 @@ def run(options: argparse.Namespace) -> None:
         sys.exit("\n".join(trouble))
 
 
-def announce(versions: dict[str, str | None]) -> None:
-    missing = [name for name, version in versions.items() if version is None]
-    if missing:
-        print(f"peers left out, not installed: {', '.join(missing)}")
-    for package in peers.PACKAGES:
-        if package.name in missing and package.needs:
-            print(f"{package.name} also needs {package.needs}")
+def announce(settings: Settings) -> None:
+    """Say which peers are missing, and how to get them."""
+    for package in peers.missing(settings):
+        needs = f"; it needs {package.needs}" if package.needs else ""
+        print(f"left out, not installed: {package.name} ({package.install}{needs})")
 
 
 if __name__ == "__main__":

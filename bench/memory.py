@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from bench import ops
+from bench import ops, peers
 from bench.cases import Case, Contender, Settings
 from bench.timing import Record, bytes_of, clock_of, count
 
@@ -43,7 +43,9 @@ FRESH = {MMAP_THRESHOLD: 2**17, MMAP_MAX: 2**16, TRIM_THRESHOLD: 2**17}
 REUSED = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 
-def measure(names: Sequence[str], settings: Settings) -> Found:
+def measure(
+    names: Sequence[str], settings: Settings, chosen_peers: Sequence[str] | None = None
+) -> Found:
     """Return what a fresh process found of every contender of the ops; nothing off Linux."""
     if not names or not os.access(RESET_PEAK, os.W_OK):
         return {}
@@ -52,6 +54,7 @@ def measure(names: Sequence[str], settings: Settings) -> Found:
         "device": settings.device.type,
         "threads": settings.threads,
         "smoke": settings.smoke,
+        "peers": chosen_peers,
     }
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(THRESHOLD)}
     child = subprocess.run(
@@ -156,6 +159,7 @@ def first_call(contender: Contender, settings: Settings) -> float | None:
 def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(task["threads"])
+    peers.choose(task["peers"])
     device = torch.device(task["device"])
     tiny = Settings(device, task["threads"], smoke=True)
     full = Settings(device, task["threads"], smoke=task["smoke"])

@@ -14,7 +14,7 @@ import torch
 from conftest import assert_close
 
 from bench import cases, memory, ops, peers, results, table, timing
-from bench.__main__ import main
+from bench.__main__ import announce, main
 from bench.cases import Case, Contender, Floor, Settings
 from bench.ops import mesh_sdf
 
@@ -109,6 +109,8 @@ def test_list_names_every_op(capsys):
     ("arguments", "message"),
     [
         (["marching"], "OP must be one of marching_cubes, .*, got marching"),
+        (["--peers", "vtk", "vtc"], "--peers: PEER must be one of .*warp-lang, got vtc"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--threads", "0"], "--threads must be positive, got 0"),
         (["--runs", "-1"], "--runs must be positive, got -1"),
         (
@@ -260,6 +262,26 @@ def test_without_peers_only_ours_and_the_reference_run(monkeypatch):
     for case in ops.cases("marching_cubes", SMOKE):
         others = {each.name for each in case.contenders if each.kind != "ours"}
         assert others <= {"pure-torch reference"}
+
+
+def test_missing_peers_are_said_with_how_to_get_them(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "igl", None)
+    announce(SMOKE)
+    assert "left out, not installed: libigl (pip install libigl)" in capsys.readouterr().out
+
+
+def test_peers_can_be_chosen():
+    try:
+        peers.choose(["PyMCubes"])
+        first = next(iter(ops.cases("marching_cubes", SMOKE)))
+        assert {each.name for each in first.contenders if each.kind != "ours"} == {"PyMCubes"}
+        peers.choose([])
+        assert peers.find("bench.peers.mitsuba_grid") is None
+        assert peers.find("vtkmodules.util.numpy_support") is None
+        assert peers.find("bench.peers.rays") is not None
+        assert {"vtk": None, "libigl": None}.items() <= peers.versions(SMOKE).items()
+    finally:
+        peers.choose(None)
 
 
 def test_backward_contenders_agree():

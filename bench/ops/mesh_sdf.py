@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Growth, Kind, Settings, gyroid, over_threads, random
+from bench.cases import (
+    Case,
+    Contender,
+    Floor,
+    Growth,
+    Kind,
+    Settings,
+    gyroid,
+    over_threads,
+    random,
+    spheres,
+)
 from bench.peers import SLOW_RUNS
 from bench.peers.grid_sample import grid_sample
 from diffiso import Grid, reference
@@ -97,12 +108,20 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 def growths(settings: Settings) -> Iterator[Growth]:
     def step(plain: Tensor) -> Callable[[], Tensor]:
-        mesh = diffiso.marching_cubes(plain)
+        """Of (B, X, Y, Z) values."""
+        meshes = diffiso.marching_cubes(plain)
+        assert isinstance(meshes, diffiso.MeshBatch)
         values = plain.clone().requires_grad_()
-        vertices, weights = mesh.vertices, torch.ones_like(mesh.vertices)
-        return both_ways(lambda: diffiso.mesh_sdf(Grid(values), vertices), values, weights)
+        vertices, offsets = meshes.vertices, meshes.vertex_offsets
+        return both_ways(
+            lambda: diffiso.mesh_sdf(Grid(values), vertices, vertex_offsets=offsets),
+            values,
+            torch.ones_like(vertices),
+        )
 
     size, device = settings.size, settings.device
     nodes = [size(n, n // 8) for n in (32, 64, 128, 256)]
-    yield Growth("nodes along an axis", nodes, lambda n: step(gyroid(n, device)))
-    yield from over_threads(step(gyroid(nodes[-1], device)), settings)
+    yield Growth("nodes along an axis", nodes, lambda n: step(gyroid(n, device)[None]))
+    side = size(64, 8)
+    yield Growth(f"grids of {side}^3", [1, 4, 16], lambda n: step(spheres(n, side, device)))
+    yield from over_threads(step(gyroid(nodes[-1], device)[None]), settings)

@@ -19,11 +19,12 @@ LOWER, UPPER = -1.0, 1.0
 FIELD_OF_VIEW = 40.0
 
 
-def picture(nodes: int, size: int, device: torch.device) -> View:
+def picture(nodes: int, size: int, device: torch.device, views: int = 1) -> View:
     """The ball of [-1, 1]^3 touches the picture's edges; the shape covers half of it."""
     values = diffiso.sample_field(gyroid_ball(), LOWER, UPPER, nodes - 1, device=device).values
     distance = UPPER / math.sin(math.radians(FIELD_OF_VIEW / 2))
-    camera = Camera.orbit(30.0, 25.0, distance, field_of_view=FIELD_OF_VIEW, size=size)
+    azimuths = [30.0 + 360 / views * k for k in range(views)]
+    camera = Camera.orbit(azimuths, 25.0, distance, field_of_view=FIELD_OF_VIEW, size=size)
     return ray_peers.view(values, LOWER, UPPER, camera.to(device=device))
 
 
@@ -80,10 +81,10 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def growths(settings: Settings) -> Iterator[Growth]:
-    def hits(nodes: int, size: int, **options: Any) -> Callable[[], Any]:
-        view = picture(nodes, size, settings.device)
+    def hits(nodes: int, size: int, views: int = 1) -> Callable[[], Any]:
+        view = picture(nodes, size, settings.device, views)
         grid = Grid.from_bounds(view.values, view.lower, view.upper)
-        return lambda: diffiso.trace(grid, cameras=view.cameras, **options)
+        return lambda: diffiso.trace(grid, cameras=view.cameras)
 
     nodes = settings.size(64, 12)
     sizes = [settings.size(n, n // 16) for n in (64, 128, 256, 512)]
@@ -94,4 +95,5 @@ def growths(settings: Settings) -> Iterator[Growth]:
     yield Growth("rays", [n * n for n in sizes], with_rays)
     grids = [settings.size(n, n // 4) for n in (32, 64, 128, 256)]
     yield Growth("nodes along an axis", grids, lambda n: hits(n, sizes[-1]))
+    yield Growth(f"pictures of {sizes[1]}^2", [1, 4, 16], lambda n: hits(nodes, sizes[1], views=n))
     yield from over_threads(hits(nodes, sizes[-1]), settings)

@@ -7,6 +7,7 @@ another device. Inputs are brought into the peer's form beforehand; grids are sh
 
 import importlib
 import importlib.metadata
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bench.cases import Settings
@@ -15,43 +16,79 @@ SLOW_RUNS = 3
 
 
 class Package(NamedTuple):
-    """A package that may be there: its name to install and to import, and where it runs."""
+    """A package that may be there: its name, what to import, where it runs, how to install it."""
 
     name: str
     module: str
     device: str
+    install: str
     needs: str = ""
+
+    def has(self, module: str) -> bool:
+        """Say whether a module is one of this package's, or our way to it."""
+        top = self.module.partition(".")[0]
+        return module == self.module or (top != "bench" and module.partition(".")[0] == top)
 
 
 PACKAGES = (
-    Package("vtk", "vtkmodules.vtkFiltersCore", "cpu"),
-    Package("scikit-image", "skimage.measure", "cpu"),
-    Package("PyMCubes", "mcubes", "cpu"),
-    Package("libigl", "igl", "cpu"),
-    Package("warp-lang", "warp.geometry", "cpu"),
+    Package("vtk", "vtkmodules.vtkFiltersCore", "cpu", "pip install vtk"),
+    Package("scikit-image", "skimage.measure", "cpu", "pip install scikit-image"),
+    Package("PyMCubes", "mcubes", "cpu", "pip install PyMCubes"),
+    Package("libigl", "igl", "cpu", "pip install libigl"),
+    Package("warp-lang", "warp.geometry", "cpu", "pip install warp-lang"),
     Package(
         "mitsuba",
         "bench.peers.mitsuba_grid",
         "cpu",
+        "pip install mitsuba",
         "LLVM's library (Debian: libllvm19; DRJIT_LIBLLVM_PATH names one in an unusual place)",
     ),
-    Package("deodr", "deodr.differentiable_renderer", "cpu"),
-    Package("warp-lang", "warp.geometry", "cuda"),
-    Package("diso", "diso", "cuda"),
-    Package("isoext", "isoext", "cuda"),
-    Package("torchmcubes", "torchmcubes", "cuda"),
-    Package("nvdiffrast", "nvdiffrast.torch", "cuda"),
-    Package("pytorch3d", "pytorch3d.renderer", "cuda"),
-    Package("drtk", "drtk", "cuda"),
+    Package("deodr", "deodr.differentiable_renderer", "cpu", "pip install deodr"),
+    Package("warp-lang", "warp.geometry", "cuda", "pip install warp-lang"),
+    Package("diso", "diso", "cuda", "pip install --no-build-isolation diso"),
+    Package("isoext", "isoext", "cuda", "pip install isoext"),
+    Package("torchmcubes", "torchmcubes", "cuda", "from github.com/tatsy/torchmcubes"),
+    Package("nvdiffrast", "nvdiffrast.torch", "cuda", "from github.com/NVlabs/nvdiffrast"),
+    Package(
+        "pytorch3d", "pytorch3d.renderer", "cuda", "from github.com/facebookresearch/pytorch3d"
+    ),
+    Package("drtk", "drtk", "cuda", "from github.com/facebookresearch/DRTK"),
 )
+
+_left_out: set[str] = set()  # names of packages
+
+
+def choose(names: Sequence[str] | None) -> None:
+    """Leave out all packages but these; None takes all.
+
+    Raises:
+        ValueError: If one is not known.
+    """
+    known = {package.name for package in PACKAGES}
+    unknown = sorted(set(names or ()) - known)
+    if unknown:
+        raise ValueError(
+            f"PEER must be one of {', '.join(sorted(known))}, got {', '.join(unknown)}"
+        )
+    _left_out.clear()
+    _left_out.update(set() if names is None else known - set(names))
 
 
 def find(module: str) -> Any:
-    """Return the module, or None."""
+    """Return the module, or None where it is missing, or belongs to a package that is left out."""
+    for package in PACKAGES:
+        if package.name in _left_out and package.has(module):
+            return None
     try:
         return importlib.import_module(module)
     except ImportError:
         return None
+
+
+def missing(settings: Settings) -> list[Package]:
+    """Return the packages for this device that were not left out, and are not there."""
+    here = [package for package in PACKAGES if package.device == settings.device.type]
+    return [each for each in here if each.name not in _left_out and find(each.module) is None]
 
 
 def versions(settings: Settings) -> dict[str, str | None]:
