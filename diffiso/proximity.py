@@ -105,13 +105,57 @@ def _measure_all(points: Tensor, cloud: Tensor, count: int) -> Neighbors:
     return Neighbors(torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts]))
 
 
-def closest_points(mesh: Mesh, points: Tensor) -> ClosestPoints:
+class SurfaceTree:
+    """A mesh that is asked for nearest points again and again: its hierarchy of boxes is kept.
+
+    Making it takes longer than some thousand queries. What :func:`closest_points` and
+    `diffiso.losses` measure against it, they measure against a surface at rest.
+
+    Attributes:
+        mesh: As it was given; its vertices must not change.
+
+    Example:
+        >>> import diffiso
+        >>> tree = SurfaceTree(diffiso.isosurface(diffiso.shapes.Sphere(0.5), -1, 1, 16))
+        >>> closest_points(tree, torch.tensor([[0.0, 0.0, 2.0]])).distances
+        tensor([1.5000])
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        """Make the hierarchy.
+
+        Raises:
+            ValueError: If the mesh has no faces, vertices that are not finite, or indices out of
+                range.
+            ImportError: If the extra `pipelines` is not installed.
+        """
+        self.mesh = Mesh(mesh.vertices.detach(), mesh.faces)
+        self._vertices, self._faces = mesh_arrays(mesh)
+        self._boxes = require("igl").AABB()
+        self._boxes.init(self._vertices, self._faces)
+
+    def _nearest(self, points: Tensor) -> ClosestPoints:
+        queries = _queries("closest_points", points)
+        squared, face, nearest = self._boxes.squared_distance(self._vertices, self._faces, queries)
+        squared, face = np.atleast_1d(squared), np.atleast_1d(face)
+        nearest = nearest.reshape(-1, 3)
+        weights = _barycentric(nearest, self._vertices[self._faces[face]])
+        return ClosestPoints(
+            torch.from_numpy(nearest).to(points),
+            torch.from_numpy(np.sqrt(np.maximum(squared, 0))).to(points),
+            torch.from_numpy(face.astype(np.int64)).to(points.device),
+            torch.from_numpy(weights).to(points),
+        )
+
+
+def closest_points(mesh: Mesh | SurfaceTree, points: Tensor) -> ClosestPoints:
     """Return the points of a mesh nearest to queries, exact to triangles.
 
     By libigl's bounding volume hierarchy, on the CPU in float64.
 
     Args:
-        mesh: Triangles, open or closed.
+        mesh: Triangles, open or closed; a :class:`SurfaceTree` saves time where the same are asked
+            again.
         points: (P, 3) queries in world coordinates.
 
     Returns:
@@ -122,18 +166,8 @@ def closest_points(mesh: Mesh, points: Tensor) -> ClosestPoints:
             out of range, or the queries are no floats.
         ImportError: If the extra `pipelines` is not installed.
     """
-    vertices, faces = mesh_arrays(mesh)
-    queries = _queries("closest_points", points)
-    squared, face, nearest = require("igl").point_mesh_squared_distance(queries, vertices, faces)
-    squared, face = np.atleast_1d(squared), np.atleast_1d(face)
-    nearest = nearest.reshape(-1, 3)
-    weights = _barycentric(nearest, vertices[faces[face]])
-    return ClosestPoints(
-        torch.from_numpy(nearest).to(points),
-        torch.from_numpy(np.sqrt(np.maximum(squared, 0))).to(points),
-        torch.from_numpy(face.astype(np.int64)).to(points.device),
-        torch.from_numpy(weights).to(points),
-    )
+    tree = mesh if isinstance(mesh, SurfaceTree) else SurfaceTree(mesh)
+    return tree._nearest(points)
 
 
 def winding_numbers(mesh: Mesh, points: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 import diffiso
 from diffiso import proximity, shapes
-from diffiso.proximity import closest_points, nearest_neighbors, winding_numbers
+from diffiso.losses import point_to_surface
+from diffiso.proximity import SurfaceTree, closest_points, nearest_neighbors, winding_numbers
 from diffiso.types import Mesh
 
 
@@ -134,3 +135,28 @@ def test_winding_numbers_tell_inside_from_outside(generator):
 def test_errors_name_the_rule(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_tree_answers_as_its_mesh(generator):
+    mesh = diffiso.isosurface(shapes.Sphere(0.5), -1.0, 1.0, 16, dtype=torch.float64)
+    tree = SurfaceTree(mesh)
+    for count in (1, 100):
+        points = torch.randn((count, 3), generator=generator, dtype=mesh.vertices.dtype)
+        expected, found = closest_points(mesh, points), closest_points(tree, points)
+        for one, other in zip(expected, found, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_tree_is_a_surface_at_rest(generator):
+    sphere = diffiso.isosurface(shapes.Sphere(0.5), -1.0, 1.0, 16, dtype=torch.float64)
+    vertices = sphere.vertices.detach().requires_grad_()
+    tree = SurfaceTree(Mesh(vertices, sphere.faces))
+    points = torch.randn((10, 3), generator=generator, dtype=vertices.dtype).requires_grad_()
+    point_to_surface(points, tree).backward()
+    assert points.grad.any()
+    assert vertices.grad is None
+
+
+def test_trees_need_faces():
+    with pytest.raises(ValueError, match="mesh must have faces, got none"):
+        SurfaceTree(Mesh(torch.zeros(0, 3), torch.zeros((0, 3), dtype=torch.int64)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffiso.losses._checks import check_alike
-from diffiso.proximity import closest_points, nearest_neighbors
+from diffiso.proximity import SurfaceTree, closest_points, nearest_neighbors
 from diffiso.types import Mesh
 
 
@@ -106,16 +106,21 @@ def chamfer(
 
 
 def point_to_surface(
-    points: Tensor, mesh: Mesh, *, squared: bool = True, reach: float | None = None
+    points: Tensor,
+    surface: Mesh | SurfaceTree,
+    *,
+    squared: bool = True,
+    reach: float | None = None,
 ) -> Tensor:
     """Return the mean distance of points to a surface, exact to triangles.
 
-    Differentiable in the points and in the mesh's vertices. A point on the surface gets gradient
+    Differentiable in the points and in a mesh's vertices. A point on the surface gets gradient
     zero.
 
     Args:
         points: (P, 3), world units.
-        mesh: Triangles, open or closed.
+        surface: Triangles, open or closed; a :class:`diffiso.proximity.SurfaceTree` where they stay
+            the same.
         squared: Take squared distances.
         reach: World units: longer distances count as this, and pull nothing; None lets all pull.
 
@@ -137,10 +142,11 @@ def point_to_surface(
         raise ValueError(
             f"point_to_surface: points must be (P, 3), not empty, got {tuple(points.shape)}"
         )
+    mesh = surface.mesh if isinstance(surface, SurfaceTree) else surface
     check_alike("point_to_surface", points, mesh.vertices)
     if reach is not None and not reach > 0:
         raise ValueError(f"point_to_surface: reach must be positive, got {reach}")
-    nearest = closest_points(mesh, points)
+    nearest = closest_points(surface, points)
     corners = mesh.vertices[mesh.faces[nearest.faces]]
     apart = points - (corners * nearest.barycentric[..., None]).sum(dim=1)
     if reach is None:
@@ -152,7 +158,7 @@ def point_to_surface(
 
 def surface_loss(
     mesh: Mesh,
-    target: Mesh,
+    target: Mesh | SurfaceTree,
     target_points: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -165,7 +171,8 @@ def surface_loss(
 
     Args:
         mesh: The surface that moves.
-        target: The surface to reach.
+        target: The surface to reach; a :class:`diffiso.proximity.SurfaceTree` is faster where it is
+            used again.
         target_points: (N, 3) points on the target, for instance ``target.sample(n).points``.
         generator: Source of the draws.
         reach: World units: longer distances count as this, and pull nothing. Where one surface has
@@ -194,7 +201,8 @@ def surface_loss(
         True
     """
     points = mesh.sample(len(target_points), generator).points
-    there = point_to_surface(points, target.detach(), reach=reach)
+    rest = target if isinstance(target, SurfaceTree) else target.detach()
+    there = point_to_surface(points, rest, reach=reach)
     return there + point_to_surface(target_points.detach(), mesh, reach=reach)
 
 

@@ -19,6 +19,7 @@ from diffiso.camera import Camera
 from diffiso.fields import DecoderSettings, DeepSdfDecoder
 from diffiso.losses import surface_loss
 from diffiso.ops import Field, NarrowBand, isosurface, silhouette
+from diffiso.proximity import SurfaceTree
 from diffiso.run import check_settings, track
 from diffiso.shapes import SphereTorus, spheres_and_tori
 from diffiso.types import Mesh
@@ -170,7 +171,8 @@ def _loss(settings: MorphSettings, generator: torch.Generator | None) -> Callabl
     target = target_mesh(settings)
     if settings.loss == "surface":
         points = target.sample(settings.surface_points, generator).points
-        return lambda mesh: surface_loss(mesh, target, points, generator)
+        tree = SurfaceTree(target)
+        return lambda mesh: surface_loss(mesh, tree, points, generator)
     cameras = Camera.orbit(
         [360.0 / settings.views * k for k in range(settings.views)] + [0.0],
         [20.0] * settings.views + [90.0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from diffiso.pipelines.auto_decoder import AutoDecoder, TrainingShape, read_shap
 from diffiso.pipelines.mesh_sdf.rays import check_coverage, ray_silhouette
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
 from diffiso.pipelines.views import Views, load_views
+from diffiso.proximity import SurfaceTree
 from diffiso.run import step_generator
 from diffiso.types import Mesh
 
@@ -122,15 +123,25 @@ class SurfaceTarget:
     reach: float | None = None
     rank: int = 0
     size: int = 1
+    _trees: dict[tuple[torch.dtype, torch.device], SurfaceTree] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def loss(self, mesh: Mesh, step: int) -> Loss:
         """Return the mean squared distance, both ways."""
         generator = step_generator(self.seed, 7, self.rank, step)
         points = self.mesh.sample(self.count, generator).points.to(mesh.vertices)
-        target = Mesh(self.mesh.vertices.to(mesh.vertices), self.mesh.faces)
-        value = surface_loss(mesh, target, points, generator, reach=self.reach)
+        value = surface_loss(mesh, self._tree(mesh), points, generator, reach=self.reach)
         plain = float(value.detach())
         return Loss(value / self.size, math.sqrt(plain) / self.size, plain / self.size)
+
+    def _tree(self, mesh: Mesh) -> SurfaceTree:
+        """Return the surface with its hierarchy, in the dtype and on the device of a mesh."""
+        like = mesh.vertices.dtype, mesh.vertices.device
+        if like not in self._trees:
+            vertices = self.mesh.vertices.to(mesh.vertices)
+            self._trees[like] = SurfaceTree(Mesh(vertices, self.mesh.faces.to(vertices.device)))
+        return self._trees[like]
 
     def part(self, rank: int, size: int) -> SurfaceTarget:
         """Return the target of one of several processes."""
