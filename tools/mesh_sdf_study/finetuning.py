@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network fine-tuned through its meshes.
 
-A network learns 64 chairs, or cars, from signed distances until its loss is flat. From there on it
-learns by the distance of its meshes (MeshSDF, supplementary 8.5), or, for as many seconds of the
-processor and at several rates, goes on as before. All of them also find the codes of 16 shapes that
-none has seen, from signed distances as DeepSDF does. Meshes and networks, to go on with, stay in
-DIR/runs.
+A network learns 64 chairs, or cars, from signed distances, DeepSDF's samples, until its loss is
+flat. From there on it learns by the distance of its meshes (MeshSDF, supplementary 8.5), or goes on
+as before for as many seconds of the processor. All of them also find the codes of 16 shapes that
+none has seen: from signed distances as DeepSDF does, from there on through meshes, or, for as many
+seconds, as before. Meshes and networks, to go on with, stay in DIR/runs.
 """
 
 from __future__ import annotations
@@ -56,12 +56,18 @@ LEARNED, UNSEEN = 64, 16  # shapes
 CELLS = 128  # of all meshes that are judged
 POINTS = 50_000  # on each surface, for distances
 WIDTH = 64  # of a network that cannot learn them all to the last detail
-STEPS = 16_000
-ENCODE_STEPS = 400  # by points, to find a code
+STEPS = 60_000
+ENCODE_STEPS = 800  # by points, to find a code: DeepSDF's
 CODE_STEPS = 60  # and through meshes, from there on
-RATES = (5e-4, 5e-5)  # at which plain training goes on
+RATE = 5e-4  # at which plain training goes on; less gains less
 CHAMFER = "chamfer_squared_30k"
-SAMPLES = SampleSettings(count=100_000)
+SAMPLES = SampleSettings(100_000, (math.sqrt(0.005), math.sqrt(0.0005)), 3 / 50)
+FINETUNE = FinetuneSettings(
+    "", "", steps=400, learning_rate=2e-4, resolution=CELLS, surface_points=4096, reach=0.1
+)
+REFINE = RefineSettings(
+    "", "", steps=CODE_STEPS, learning_rate=5e-3, resolution=CELLS, surface_points=4096, reach=0.1
+)
 
 
 class Learned(NamedTuple):
@@ -143,24 +149,25 @@ class Family:
         fields = [model.field(shape.name) for shape in self.learned]
         return [score(f, s) for f, s in zip(track(fields, "judging"), self.learned, strict=True)]
 
-    def codes_of_unseen(self, model: AutoDecoder, steps: int) -> list[Tensor]:
-        """Return codes of the others by their signed distances, the network at rest."""
+    def codes_of_unseen(self, model: AutoDecoder, steps: int) -> tuple[list[Tensor], float]:
+        """Return codes of the others by their signed distances, and seconds of the processor."""
         settings = EncodeSettings("", "", steps=steps, points=4096)
-        return [find_code(model, samples, settings) for samples in self.unseen_samples]
+        began = time.process_time()
+        codes = [find_code(model, samples, settings) for samples in self.unseen_samples]
+        return codes, time.process_time() - began
 
-    def codes_through_meshes(self, model: AutoDecoder, codes: list[Tensor]) -> list[Tensor]:
-        """Return codes moved by the distance of their meshes."""
-        settings = RefineSettings(
-            "", "", steps=CODE_STEPS, learning_rate=2e-3, resolution=96, surface_points=2048
-        )
-        moved = []
+    def codes_through_meshes(
+        self, model: AutoDecoder, codes: list[Tensor]
+    ) -> tuple[list[Tensor], float]:
+        """Return codes moved by the distance of their meshes, and seconds of the processor."""
+        began, moved = time.process_time(), []
         for index, (code, shape) in enumerate(zip(codes, self.unseen, strict=True)):
             state = Refinement(code.clone(), code.clone())
-            target = SurfaceTarget(shape.mesh, settings.surface_points, index)
+            target = SurfaceTarget(shape.mesh, REFINE.surface_points, index, REFINE.reach)
             with processes("cpu") as group:
-                refine_code(model, target, state, settings, group, lambda state: None)
-            moved.append(state.best)
-        return moved
+                refine_code(model, target, state, REFINE, group, lambda state: None)
+            moved.append(state.code.detach().clone())
+        return moved, time.process_time() - began
 
     def scores_of_unseen(self, model: AutoDecoder, codes: list[Tensor]) -> list[Score]:
         """Return the scores of the others."""
@@ -206,64 +213,69 @@ def finetuning_rows(run: int, folder: Path, meshes: Path) -> list[Row]:
     family = Family(folder, name, seed)
     settings = family.settings()
     base = family.learn("base", settings, None)
-    tuned = family.finetune(base.model, FinetuneSettings("", "", seed=seed))
-    networks = {"baseline": base, "through meshes": tuned}
-    a_step = base.seconds / STEPS
-    for rate in RATES:
-        more = replace(
-            settings,
-            steps=math.ceil(tuned.seconds / a_step),
-            learning_rate=rate,
-            code_learning_rate=2 * rate,
-            seed=seed + 1000,  # other points than those it has seen
-        )
-        networks[f"plain, {rate:g}"] = family.learn(f"plain-{rate:g}", more, base.model)
+    tuned = family.finetune(base.model, replace(FINETUNE, seed=seed))
+    more = replace(
+        settings,
+        steps=math.ceil(tuned.seconds / base.seconds * STEPS),
+        learning_rate=RATE,
+        code_learning_rate=2 * RATE,
+        seed=seed + 1000,  # other points than those it has seen
+    )
+    plain = family.learn("plain", more, base.model)
     floors = [
         PROTOCOLS[CHAMFER].limit(shape.mesh, torch.Generator().manual_seed(0))
         for shape in family.learned
     ]
-    rows = []
-    for network, found in networks.items():
-        began = time.process_time()
-        codes = family.codes_of_unseen(found.model, ENCODE_STEPS)
-        by_points = time.process_time() - began
-        row: Row = {
-            "family": name,
-            "seed": seed,
-            "network": network,
-            "seconds": found.seconds,
-            "learned": in_short(family.scores(found.model)),
-            "unseen": in_short(family.scores_of_unseen(found.model, codes)),
-            "chamfer_floor": statistics.fmean(floors),
-            "losses": found.losses[:: max(1, len(found.losses) // 200)],
-        }
-        if network in ("baseline", "through meshes"):
-            began = time.process_time()
-            moved = family.codes_through_meshes(found.model, codes)
-            by_meshes = time.process_time() - began
-            steps = math.ceil(ENCODE_STEPS * (1 + by_meshes / by_points))
-            longer = family.codes_of_unseen(found.model, steps)
-            row["unseen_through_meshes"] = in_short(family.scores_of_unseen(found.model, moved))
-            row["unseen_longer"] = in_short(family.scores_of_unseen(found.model, longer))
-            row["code_seconds"] = [by_points, by_meshes]
-        rows.append(row)
+    rows: list[Row] = []
+
+    def add(network: str, found: Learned, codes: dict[str, tuple[list[Tensor], float]]) -> None:
+        rows.append(
+            {
+                "family": name,
+                "seed": seed,
+                "network": network,
+                "seconds": found.seconds,
+                "learned": in_short(family.scores(found.model)),
+                "unseen": {
+                    how: {**in_short(family.scores_of_unseen(found.model, part)), "seconds": took}
+                    for how, (part, took) in codes.items()
+                },
+                "chamfer_floor": statistics.fmean(floors),
+                "losses": found.losses[:: max(1, len(found.losses) // 200)],
+            }
+        )
+
+    add("baseline", base, {"points": family.codes_of_unseen(base.model, ENCODE_STEPS)})
+    by_points, seconds = family.codes_of_unseen(tuned.model, ENCODE_STEPS)
+    moved, more_seconds = family.codes_through_meshes(tuned.model, by_points)
+    steps = math.ceil(ENCODE_STEPS * (1 + more_seconds / seconds))
+    add("plain", plain, {"points, longer": family.codes_of_unseen(plain.model, steps)})
+    codes = {"points": (by_points, seconds), "meshes": (moved, seconds + more_seconds)}
+    add("through meshes", tuned, codes)
     return rows
 
 
 def finetuning_table(rows: list[Row]) -> str:
-    heads = (
-        "family, seed, network, processor's seconds, RMS / side: learned, against the baseline, "
-    )
-    heads += "unseen, against the baseline, Chamfer x 1000: learned, unseen, floor"
-    lines = [f"| {' | '.join(heads.split(', '))} |", "|---" * 11 + "|"]
+    heads = "family, seed, network, seconds, learned: RMS / side, change, Chamfer x 1000, floor"
+    heads += ", unseen: codes by, RMS / side, change, Chamfer x 1000"
+    lines = [f"| {' | '.join(heads.split(', '))} |", "|---" * 12 + "|"]
     for row in rows:
         first = next(r for r in rows if all(r[k] == row[k] for k in ("family", "seed")))
-        shown = []
-        for place in ("learned", "unseen"):
-            own, other = (r[place]["rms_percent_of_side"] for r in (row, first))
-            shown += [f"{own:.3f}%", "" if row is first else f"{100 * (own / other - 1):+.0f}%"]
-        chamfers = [1000 * row[place]["chamfer"] for place in ("learned", "unseen")]
-        cells = [row["family"], str(row["seed"]), row["network"], f"{row['seconds']:.0f}", *shown]
-        cells += [f"{value:.3f}" for value in (*chamfers, 1000 * row["chamfer_floor"])]
-        lines.append(f"| {' | '.join(cells)} |")
+        start = next(iter(first["unseen"].values()))
+
+        def cells(found: Row, before: Row, is_first: bool) -> list[str]:
+            change = found["rms_percent_of_side"] / before["rms_percent_of_side"] - 1
+            return [
+                f"{found['rms_percent_of_side']:.4f}%",
+                "" if is_first else f"{100 * change:+.1f}%",
+                f"{1000 * found['chamfer']:.4f}",
+            ]
+
+        for number, (how, unseen) in enumerate(row["unseen"].items()):
+            about = [row["family"], str(row["seed"]), row["network"], f"{row['seconds']:.0f}"]
+            learned = cells(row["learned"], first["learned"], row is first)
+            learned.append(f"{1000 * row['chamfer_floor']:.4f}")
+            shown = [*about, *learned] if number == 0 else [""] * 8
+            shown += [how, *cells(unseen, start, row is first)]
+            lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
