@@ -287,6 +287,25 @@ def test_finding_a_code_leaves_the_model_as_it_was(meshes, tmp_path):
     assert torch.equal(find_code(model, samples, given), code)
 
 
+@pytest.mark.parametrize(("starts", "expected"), [(1, 0.0), (2, 3.0), (8, 3.0)])
+def test_several_starts_leave_a_local_minimum(starts, expected, monkeypatch):
+    settings = DecoderSettings(latent_size=1, width=8, depth=2, skips=())
+    model = AutoDecoder(settings, ["near", "far"], [Frame()] * 2)
+    model.codes.weight.data.copy_(torch.tensor([[0.1], [2.0]]))
+
+    def valleys(points, code, dropout):
+        """0.05 deep at 0, where the code nearby is better at first, and to the ground at 3."""
+        height = torch.minimum(0.05 + 0.1 * code.abs(), 0.09 * (code - 3).abs())
+        return height.expand(len(points))
+
+    monkeypatch.setattr(model.decoder, "evaluate", valleys)
+    samples = torch.zeros(50, 4)
+    given = EncodeSettings(
+        "run", "mesh", steps=160, points=8, learning_rate=0.1, code_penalty=0.0, starts=starts
+    )
+    assert float(find_code(model, samples, given)) == pytest.approx(expected, abs=0.02)
+
+
 # Errors.
 
 

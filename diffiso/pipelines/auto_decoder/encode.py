@@ -38,8 +38,10 @@ class EncodeSettings:
         points: Points of each step.
         learning_rate: Largest rate; falls to zero along a cosine.
         code_penalty: Weight of the code's squared norm.
-        start: "learned" starts from the learned code that fits best, "random" near zero, as
+        start: "learned" starts from the learned codes that fit best, "random" near zero, as
             DeepSDF does.
+        starts: So many codes are tried for an eighth of the steps each; the best goes on. DeepSDF
+            has one, which may end where a part of the shape is missing.
         code_deviation: Standard deviation of a random starting code's entries.
         clamp: Distances beyond it count as equal; 0 clamps nothing.
         resolution: Cells along each axis of the mesh.
@@ -63,6 +65,7 @@ class EncodeSettings:
     learning_rate: float = 5e-3
     code_penalty: float = 1e-4
     start: Literal["learned", "random"] = "learned"
+    starts: int = 4
     code_deviation: float = 0.01
     clamp: float = 0.1
     resolution: int = 128
@@ -79,7 +82,7 @@ class EncodeSettings:
         """
         check_settings(
             self,
-            positive=("steps", "points", "learning_rate", "distance_samples"),
+            positive=("steps", "points", "learning_rate", "starts", "distance_samples"),
             not_negative=("code_penalty", "code_deviation", "clamp", "seed"),
         )
         if self.resolution < 2:
@@ -115,38 +118,66 @@ def find_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> 
     Raises:
         RuntimeError: If the code is not finite.
     """
-    decoder = model.decoder
     samples = samples.to(model.codes.weight)
     draw = step_generator(settings.seed, 3)
-    if settings.start == "learned":
-        code = _best_learned_code(model, samples[:: -(-len(samples) // settings.points)], settings)
-    else:
-        start = torch.randn(decoder.settings.latent_size, generator=draw)
-        code = (start * settings.code_deviation).to(samples).requires_grad_()
+    few = samples[:: -(-len(samples) // settings.points)]
+    codes = _starts(model, few, settings, draw)
+    if len(codes) > 1:
+        steps = math.ceil(settings.steps / 8)
+        codes = [
+            _descend(model, code, samples, steps, settings, draw)
+            for code in track(codes, "trying codes")
+        ]
+        with torch.no_grad():
+            losses = torch.stack([_loss(model, code, few, settings) for code in codes])
+        codes = [codes[int(losses.nan_to_num(torch.inf).argmin())]]
+    code = _descend(model, codes[0], samples, settings.steps, settings, draw, say=True)
+    if not bool(code.isfinite().all()):
+        raise RuntimeError("encode: the code must stay finite; a smaller learning_rate may help")
+    return code
+
+
+def _descend(
+    model: AutoDecoder,
+    start: Tensor,
+    samples: Tensor,
+    steps: int,
+    settings: EncodeSettings,
+    draw: torch.Generator,
+    *,
+    say: bool = False,
+) -> Tensor:
+    """Return a code after some steps from another one."""
+    code = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([code], settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    for _ in track(range(settings.steps), "searching the code"):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in track(range(steps), "searching the code") if say else range(steps):
         index = torch.randint(len(samples), (settings.points,), generator=draw)
-        batch = samples[index.to(samples.device)]
-        found = decoder.evaluate(batch[:, :3], code, dropout=0.0)
-        loss = clamped_l1(found, batch[:, 3], settings.clamp or None)
+        loss = _loss(model, code, samples[index.to(samples.device)], settings)
         loss = loss + settings.code_penalty * code.square().sum()
         (code.grad,) = torch.autograd.grad(loss, code)
         optimizer.step()
         schedule.step()
-    if not bool(code.isfinite().all()):
-        raise RuntimeError("encode: the code must stay finite; a smaller learning_rate may help")
     return code.detach()
 
 
+def _loss(model: AutoDecoder, code: Tensor, samples: Tensor, settings: EncodeSettings) -> Tensor:
+    """Return how far a code's field is from signed distances (N, 4)."""
+    found = model.decoder.evaluate(samples[:, :3], code, dropout=0.0)
+    return clamped_l1(found, samples[:, 3], settings.clamp or None)
+
+
 @torch.no_grad()
-def _best_learned_code(model: AutoDecoder, samples: Tensor, settings: EncodeSettings) -> Tensor:
-    """Return a copy of the learned code with the smallest loss on samples (N, 4)."""
-    losses = [
-        clamped_l1(model.field(index)(samples[:, :3]), samples[:, 3], settings.clamp or None)
-        for index in range(len(model.names))
-    ]
-    return model.codes.weight[int(torch.stack(losses).argmin())].clone().requires_grad_()
+def _starts(
+    model: AutoDecoder, samples: Tensor, settings: EncodeSettings, draw: torch.Generator
+) -> list[Tensor]:
+    """Return the codes to start from: random ones, or the learned ones with the smallest losses."""
+    table = model.codes.weight
+    if settings.start == "random":
+        codes = torch.randn(settings.starts, table.shape[1], generator=draw)
+        return list((codes * settings.code_deviation).to(samples))
+    losses = torch.stack([_loss(model, code, samples, settings) for code in table])
+    return [table[index].clone() for index in losses.argsort()[: settings.starts].tolist()]
 
 
 def encode(settings: EncodeSettings, say: Callable[[str], None] = print) -> EncodeResult:
