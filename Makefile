@@ -18,7 +18,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help demo test bench check format build clean
+.PHONY: help demo test bench check numbers format build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -34,7 +34,7 @@ bench: build $(VENV)/.extra-bench ## time the ops beside their peers (ARGS: see 
 
 build: $(PY) ## make the environment and build the extension in place
 
-CHECKS := lint types cpp-format tables cpp cuda bench docs
+CHECKS := lint types cpp-format tables numbers cpp cuda bench docs
 .PHONY: $(CHECKS:%=check-%) check-simt
 
 check: $(CHECKS:%=check-%) ## run every check that is no unit test
@@ -55,6 +55,9 @@ check-cpp-format: ## clang-format
 check-tables: ## the generated tables are what their script writes
 	time $(PY) tools/generate_tables.py --check
 
+check-numbers: ## the figures of README.md are those of the kept results
+	time $(PY) -m tools.readme_numbers --check
+
 check-cpp: ## the arithmetic core under address and undefined-behaviour sanitizers
 	time { cmake -G Ninja -S . -B build/cpp -DPython3_EXECUTABLE=$(abspath $(PY)) && cmake --build build/cpp && \
 	  ctest --test-dir build/cpp --output-on-failure ; }
@@ -66,10 +69,13 @@ check-simt: ## every kernel runs, interpreted, under address sanitizer (part of 
 	time $(PY) tests/simt/run.py
 
 check-bench: ## every benchmark runs, at tiny sizes
-	time $(PY) -m bench --smoke
+	time $(PY) -m bench --smoke --scaling
 
 check-docs: ## the examples of README and docstrings run
 	time $(PY) -m pytest tests/test_docs.py
+
+numbers: build ## write the figures of README.md from the kept results
+	$(PY) -m tools.readme_numbers
 
 format: $(VENV)/.extra-dev ## put every file into its format
 	$(PY) -m ruff check --fix .

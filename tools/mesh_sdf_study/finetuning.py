@@ -105,11 +105,10 @@ class Family:
         self.learned, self.unseen = (
             read_mesh_folder(self.folder / place).shapes for place in ("learned", "unseen")
         )
-        place = self.folder / "samples"
-        self.samples = cached_samples(self.learned, SAMPLES, place, seed)
-        self.unseen_samples = cached_samples(
-            self.unseen, EncodeSettings("", "").samples, place, seed
-        )
+        cache = self.folder / "samples"
+        self.samples = cached_samples(self.learned, SAMPLES, cache, seed)
+        found_from_afar = EncodeSettings("", "").samples
+        self.unseen_samples = cached_samples(self.unseen, found_from_afar, cache, seed)
 
     def settings(self) -> TrainSettings:
         decoder = DecoderSettings(
