@@ -86,7 +86,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         path = getattr(options, name)
         if path is not None and (trouble := results.unwritable(path, suffix)):
             parser.error(f"--{name}: {trouble}")
-    options.ops = options.ops or list(ops.OPS)
+    if options.kept is not None and options.markdown is not None:
+        parser.error("--kept must be given without --markdown, got both")
+    options.ops = list(dict.fromkeys(options.ops)) or list(ops.OPS)
     return options
 
 
@@ -118,23 +120,23 @@ def run(options: argparse.Namespace) -> None:
     settings = Settings(torch.device(options.device), threads, runs, options.smoke, options.quick)
     about = results.environment(settings)
     announce(settings)
-    found: memory.Found = {}
-    if not settings.quick:
-        measured = [op for op in options.ops if op not in ops.WITHOUT_MEMORY]
-        found = memory.measure(measured, settings, options.peers)
-        if measured and not found:
-            print("memory is not measured: it takes Linux's /proc/self/clear_refs")
     records = []
     for op in options.ops:
+        found: memory.Found = {}
+        if not settings.quick and op not in ops.WITHOUT_MEMORY:
+            found = memory.measure(op, settings, options.peers)
         record = results.measure(op, settings, about, found, growth=options.scaling)
         records.append(record)
         if op == options.ops[0]:
             print(table.headline(record))
         print(table.console(record), flush=True)
-        if options.json is not None and options.json.suffix != ".json":
-            print(f"\nwrote {results.write(record, options.json)}")
-    if options.json is not None and options.json.suffix == ".json":
-        print(f"\nwrote {results.write_json(records, options.json)}")
+        if options.json is not None:  # now: what is measured stays, whatever comes after it
+            path = (
+                results.write_json(records, options.json)
+                if options.json.suffix == ".json"
+                else results.write(record, options.json)
+            )
+            print(f"\nwrote {path}")
     if options.html is not None:
         print(f"\nwrote {write_file(options.html, page.page(records).encode())}")
     trouble = [f"failed: {line}" for line in results.failed(records)]

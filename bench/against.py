@@ -40,15 +40,18 @@ class Compared:
 def ratios(record: Record) -> Iterator[tuple[tuple[str, str, str, str], float]]:
     """Return our times over those of all peers whose outputs agree."""
     for case in record["cases"]:
-        agreeing = [each for each in case["contenders"] if table.agrees(each)]
-        for ours in (each for each in agreeing if each["kind"] == "ours"):
-            for peer in (each for each in agreeing if each["kind"] == "other"):
+        for ours in case["contenders"]:
+            if ours["kind"] != "ours" or not table.agrees(ours):
+                continue
+            for peer in table.rivals(case, ours):
                 where = record["op"], case["case"], ours["contender"], peer["contender"]
                 yield where, ours["median"] / peer["median"]
 
 
 def compare(records: Sequence[Record], kept: Sequence[Record], margin: float) -> list[Compared]:
-    """Return what both runs have of the cases that were measured now."""
+    """Return what both runs have of the cases that were measured now, on such a device."""
+    devices = {how(record) for record in records}
+    kept = [record for record in kept if how(record) in devices]
     measured = {(record["op"], case["case"]) for record in records for case in record["cases"]}
     now = dict(pair for record in records for pair in ratios(record))
     then = dict(pair for record in kept for pair in ratios(record))
@@ -57,6 +60,10 @@ def compare(records: Sequence[Record], kept: Sequence[Record], margin: float) ->
         for where, ratio in then.items()
         if where[:2] in measured
     ]
+
+
+def how(record: Record) -> tuple[str, int]:
+    return record["settings"]["device"], record["settings"]["threads"]
 
 
 def rows(compared: Sequence[Compared]) -> list[table.Row]:
@@ -85,7 +92,10 @@ def rows(compared: Sequence[Compared]) -> list[table.Row]:
 def trouble(compared: Sequence[Compared], path: Path) -> list[str]:
     """Say what is worse than it was, or that nothing could be compared."""
     if not any(each.now is not None for each in compared):
-        return [f"--against {path}: it must share a case and a peer with this run, got none"]
+        return [
+            f"--against {path}: it must share a case, a peer, the device and the threads with this "
+            "run, got none"
+        ]
     return [
         f"worse: {each.op}, {each.case}: {each.contender} takes {table.significant(each.now)} of "
         f"the time of {each.peer}, before {table.significant(each.kept)} "

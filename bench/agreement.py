@@ -9,6 +9,7 @@ difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor
 
 from bench.cases import Outputs
-from bench.peers import find
 
 PROBES = 2000  # vertices whose nearest one is looked for
+NEARBY = 1e-3  # of the extent: so far
 UNCOMPARED = ("edges", "normals", "values", "status", "cell", "fraction", "samples")
 """What few give, or number in their own way."""
 
@@ -31,19 +32,21 @@ class Difference:
     Attributes:
         name: Of the output.
         kind: "number", of rows; "distance", over the extent; "share", of the rows; or "norm".
-        value: 0 where both are the same.
+        value: 0 where both are the same; None where nothing can be said.
         allowed: What the contender may have of it.
     """
 
     name: str
     kind: str
-    value: float
+    value: float | None
     allowed: float
 
     @property
     def agrees(self) -> bool:
-        return self.value <= self.allowed
+        return self.value is not None and self.value <= self.allowed
 
+
+NOTHING = Difference("outputs", "nothing to compare", None, 0.0)
 
 # Rounding of float32 at a thousand nodes; meshes of the same grid have the same vertices.
 ALLOWED = {"number": 0.0, "distance": 1e-6, "share": 1e-4, "norm": 1e-4}
@@ -76,8 +79,9 @@ def differences(found: Outputs, other: Outputs, allowed: Mapping[str, float]) ->
             continue
         ours, theirs = other[name], [as_tensor(part) for part in found[name]]
         for kind, value in compare(name, theirs, ours).items():
-            result.append(Difference(name, kind, value, allowed.get(name, ALLOWED[kind])))
-    return result
+            known = value if math.isfinite(value) else None
+            result.append(Difference(name, kind, known, allowed.get(name, ALLOWED[kind])))
+    return result or [NOTHING]
 
 
 def compare(name: str, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> dict[str, float]:
@@ -100,20 +104,28 @@ def compare(name: str, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> dict
     return {"norm": float((a - b).norm() / b.norm().clamp(min=torch.finfo(b.dtype).tiny))}
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat([part.flatten().double().cpu() for part in parts])
-
-
 def distance(theirs: Tensor, ours: Tensor) -> float:
-    """Return how far some of one mesh's vertices are from the other's at most, by its extent."""
-    spatial = find("scipy.spatial")
-    if spatial is None:
-        return 0.0
-    ours = ours.double().cpu()
-    probes = theirs[:: max(1, len(theirs) // PROBES)].double().cpu()
-    tree = spatial.KDTree(ours.numpy(), balanced_tree=False, compact_nodes=False)
-    extent = float((ours.amax(dim=0) - ours.amin(dim=0)).max())
-    return float(tree.query(probes.numpy())[0].max()) / max(extent, 1e-30)
+    """Return how far some of either mesh's vertices are from the other's, by the extent of ours."""
+    theirs, ours = theirs.double().cpu(), ours.double().cpu()
+    extent = max(float((ours.amax(dim=0) - ours.amin(dim=0)).max()), 1e-30)
+    return max(one_way(theirs, ours, extent), one_way(ours, theirs, extent)) / extent
+
+
+def one_way(probed: Tensor, others: Tensor, extent: float) -> float:
+    """Return the largest distance of some points from others: at least that, where it is large."""
+    probes = probed[:: max(1, len(probed) // PROBES)]
+    others = others[others[:, 0].argsort()]
+    first = others[:, 0].contiguous()
+    reach = NEARBY * extent
+    begins, ends = (
+        torch.searchsorted(first, probes[:, 0].contiguous() + side * reach).tolist()
+        for side in (-1, 1)
+    )
+    worst = 0.0
+    for probe, begin, end in zip(probes, begins, ends, strict=True):
+        near = others[begin:end]
+        worst = max(worst, float((near - probe).norm(dim=1).min()) if len(near) else reach)
+    return worst
 
 
 def share(theirs: Tensor, ours: Tensor) -> float:

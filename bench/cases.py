@@ -27,6 +27,9 @@ PLURAL = {
 }
 
 
+NO_MEMORY = "not enough memory"
+
+
 @dataclass(frozen=True)
 class Settings:
     """Where and how often to measure; `quick` asks for half the sizes, `smoke` for tiny ones."""
@@ -46,7 +49,7 @@ class Settings:
         free = free_memory(self.device)
         if needed <= free:
             return ""
-        return f"it needs about {in_bytes(needed)}, {in_bytes(free)} are free"
+        return f"{NO_MEMORY}: it needs about {in_bytes(needed)}, {in_bytes(free)} are free"
 
     def size(self, full: int, tiny: int) -> int:
         return tiny if self.smoke else full // 2 if self.quick else full
@@ -77,7 +80,17 @@ def free_memory(device: torch.device) -> float:
     except OSError:
         return math.inf
     found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return 1024 * int(found[1]) if found else math.inf
+    return min(1024 * int(found[1]) if found else math.inf, free_in_group())
+
+
+def free_in_group() -> float:
+    """Return how many bytes a container leaves; without end outside of one."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        return math.inf if most == "max" else int(most) - int(used)
+    except (OSError, ValueError):
+        return math.inf
 
 
 def outputs_of_mesh(mesh: Any) -> Outputs:

@@ -109,6 +109,8 @@ def bars(case: Record) -> str:
     if figures is None:
         return ""
     contenders = case["contenders"]
+    if not contenders:
+        return ""
     height = 0.55 + 0.27 * len(contenders)
     figure = figures.Figure(figsize=(9.0, height), layout="constrained")
     axes = figure.subplots()

@@ -5,15 +5,15 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 import diffiso
-from bench import memory, ops, peers, scaling
-from bench.cases import LeftOut, Settings
-from bench.timing import Record, time_case
+from bench import memory, ops, peers, scaling, table
+from bench.cases import NO_MEMORY, Case, LeftOut, Settings
+from bench.timing import Record, time_case, trouble
 from diffiso.io import write_file
 
 
@@ -49,15 +49,9 @@ def environment(settings: Settings) -> Record:
     }
 
 
-def device_name(record: Record) -> str:
-    hardware = record["environment"]["hardware"]
-    threads = record["settings"]["threads"]
-    return hardware["gpu"] or f"{hardware['processor']}, {threads} threads"
-
-
 def path_of(record: Record, directory: Path) -> Path:
     """Return DIRECTORY/<device>/<op>.json."""
-    slug = re.sub(r"[^a-z0-9]+", "-", device_name(record).lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", table.device_name(record).lower()).strip("-")
     return directory / slug / f"{record['op']}.json"
 
 
@@ -97,11 +91,16 @@ def read(path: Path, names: Sequence[str]) -> list[Record]:
             part = found if isinstance(found, list) else [found]
             if not all({"op", "settings", "environment", "cases"} <= each.keys() for each in part):
                 raise ValueError("something else")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}: must be results of python -m bench, got {error}") from error
+            table.markdown(part)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file}: must be results of python -m bench, got {error!r}"
+            ) from error
         records += part
+    if not records:
+        raise ValueError(f"{path}: must hold results of python -m bench, got none")
     wanted = [record for record in records if record["op"] in names]
-    return sorted(wanted, key=lambda record: (device_name(record), names.index(record["op"])))
+    return sorted(wanted, key=lambda record: (table.device_name(record), names.index(record["op"])))
 
 
 def files(path: Path) -> list[Path]:
@@ -119,13 +118,14 @@ def measure(
         growth: Also follow how times grow.
     """
     cases, left_out = [], {}
-    for case in ops.plan(op, settings):
+    plan = ops.plan(op, settings)
+    while (case := following(plan, f"after {len(cases)} cases")) is not None:
         if isinstance(case, LeftOut):
             left_out[case.name] = case.why
             continue
         record = time_case(case, settings)
         for contender in record["contenders"]:
-            contender |= found.get((op, case.name, contender["contender"]), {})
+            contender |= found.get((case.name, contender["contender"]), {})
             if "scratch_bytes" in contender:
                 scratch = contender["scratch_bytes"]
                 contender["scratch_bytes_per_sample"] = scratch / case.samples
@@ -147,12 +147,26 @@ def measure(
     }
 
 
+def following(plan: Iterator[Case | LeftOut], where: str) -> Case | LeftOut | None:
+    """Return the next case, or why none could be made; None at the end."""
+    try:
+        return next(plan, None)
+    except Exception as error:  # which ends the plan
+        return LeftOut(where, trouble(error))
+
+
 def failed(records: Sequence[Record]) -> list[str]:
     """Say which of our own contenders did not run, though memory was there."""
-    return [
-        f"{record['op']}, {case['case']}, {name}: {why}"
+    found = [
+        (f"{record['op']}, {case['case']}, {name}", why)
         for record in records
         for case in record["cases"]
         for name, why in case["left_out"].items()
-        if name.startswith("diffiso") and not why.startswith("not enough memory")
+        if name.startswith("diffiso")
     ]
+    for record in records:
+        found += [(f"{record['op']}, {name}", why) for name, why in record["left_out"].items()]
+        for growth in record["growth"]:
+            over = f"{record['op']} over {growth['over']}"
+            found += [(f"{over}, {size}", why) for size, why in growth["left_out"].items()]
+    return [f"{what}: {why}" for what, why in found if not why.startswith(NO_MEMORY)]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench.cases import Growth, Settings
-from bench.timing import Entry, Record, time_entries
+from bench.timing import Entry, Record, time_entries, trouble
 
 RUNS = 5
 
@@ -15,7 +15,7 @@ RUNS = 5
 def measure(growth: Growth, settings: Settings) -> Record:
     """Measure all sizes in turn, round after round."""
     runs = min(RUNS, settings.runs)
-    entries = [Entry(growth.build(size), lambda _: {}, runs) for size in growth.sizes]
+    entries = [entry_of(growth, size, runs) for size in growth.sizes]
     time_entries(entries, 1, settings)
     points = [
         {"size": size, **entry.times()}
@@ -32,6 +32,13 @@ def measure(growth: Growth, settings: Settings) -> Record:
             if entry.trouble
         },
     }
+
+
+def entry_of(growth: Growth, size: int, runs: int) -> Entry:
+    try:
+        return Entry(growth.build(size), lambda _: {}, runs)
+    except Exception as error:
+        return Entry(lambda: None, lambda _: {}, runs, trouble=trouble(error))
 
 
 def slope(points: Sequence[Record]) -> float | None:

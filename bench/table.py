@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from bench import scaling
 from bench.cases import PLURAL, in_bytes, significant
-from bench.results import device_name
 from bench.timing import Record
 
 UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
@@ -41,22 +40,35 @@ def agrees(contender: Record) -> bool:
 def disagreement(contender: Record) -> str:
     """Say which outputs are not those of the one that they were compared with."""
     return "; ".join(
-        f"{each['name']}: {each['kind']} {each['value']:.2g}, allowed {each['allowed']:.2g}"
+        f"{each['name']}: {each['kind']}"
+        if each["value"] is None
+        else f"{each['name']}: {each['kind']} {each['value']:.2g}, allowed {each['allowed']:.2g}"
         for each in differences(contender)
         if not each["agrees"]
     )
 
 
+def rivals(case: Record, contender: Record) -> list[Record]:
+    """Return the others that do the same job as a contender, with outputs that agree."""
+    first = case["contenders"][0]["contender"]
+    job = contender.get("like") or first
+    return [
+        each
+        for each in case["contenders"]
+        if each["kind"] == "other" and agrees(each) and (each.get("like") or first) == job
+    ]
+
+
 def rows(case: Record) -> list[Row]:
     """Return the case's table, with its heading; columns that nothing fills are left out."""
     contenders = case["contenders"]
-    others = [each["median"] for each in contenders if each["kind"] == "other" and agrees(each)]
     heading = [
         "contender", "median", "min to max", "time / first", "fastest other / this", "of bound",
         "fresh", "reused", "first call", f"scratch B / {case['unit']}", *COUNTED, "differs",
     ]  # fmt: skip
     table = [heading]
     for each in contenders:
+        others = [rival["median"] for rival in rivals(case, each)]
         scratch = each.get("scratch_bytes_per_sample")
         others_of_call = [each.get(name) for name in ("fresh", "reused", "first_call")]
         counts = [each["outputs"].get(name) for name in COUNTED]
@@ -145,6 +157,12 @@ def growth_rows(growth: Record) -> list[Row]:
         for point, step in zip(points, beside, strict=True)
     ]
     return [[growth["over"], "median", "min to max", "time / line above"], *body]
+
+
+def device_name(record: Record) -> str:
+    hardware = record["environment"]["hardware"]
+    threads = record["settings"]["threads"]
+    return hardware["gpu"] or f"{hardware['processor']}, {threads} threads"
 
 
 def headline(record: Record) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from bench import agreement
-from bench.cases import Case, Contender, Outputs, Settings, outputs_of_tensors
+from bench.cases import NO_MEMORY, Case, Contender, Outputs, Settings, outputs_of_tensors
 
 Record = dict[str, Any]
 
@@ -105,9 +105,11 @@ class Judge:
 
         def look(outputs: Outputs) -> None:
             name, like = contender.name, contender.like or self.first
-            if contender.kind != "part" and like != name and like in self.kept:
-                self.found[name] = agreement.differences(
-                    outputs, self.kept[like], contender.allowed
+            if contender.kind != "part" and like != name:
+                self.found[name] = (
+                    agreement.differences(outputs, self.kept[like], contender.allowed)
+                    if like in self.kept
+                    else [agreement.NOTHING]
                 )
             if name in self.wanted:
                 self.kept[name] = agreement.kept(outputs)
@@ -146,7 +148,7 @@ def trouble(error: Exception) -> str:
     """Say in a line why a contender did not run."""
     words = str(error).strip().partition("\n")[0]
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in words:
-        return f"not enough memory: {words}"
+        return f"{NO_MEMORY}: {words}"
     return f"{type(error).__name__}: {words}"
 
 
@@ -173,6 +175,7 @@ def time_case(case: Case, settings: Settings) -> Record:
         {
             "contender": each.name,
             "kind": each.kind,
+            "like": each.like,
             **entry.times(),
             "outputs": entry.counts,
             "differences": agreement.records(judge.found[each.name]),

@@ -219,7 +219,7 @@ def test_who_fails_is_left_out_and_said():
     assert record["left_out"]["diffiso, large"].startswith("not enough memory")
     assert "left out: peer: OSError: no such thing" in table.left_out(record)
     # Peers may fail, and memory may lack; we may not.
-    failed = results.failed([{"op": "op", "cases": [record]}])
+    failed = results.failed([{"op": "op", "cases": [record], "left_out": {}, "growth": []}])
     assert failed == ["op, a case, diffiso, broken: OSError: no such thing"]
 
 
@@ -227,7 +227,10 @@ def test_cases_beyond_memory_are_left_out(monkeypatch):
     monkeypatch.setattr(cases, "free_memory", lambda device: 1e5)
     plan = list(ops.plan("marching_cubes", SMOKE))
     left_out = {each.name: each.why for each in plan if not isinstance(each, Case)}
-    assert left_out["sphere 24^3 float32"] == "it needs about 166 kB, 100 kB are free"
+    assert (
+        left_out["sphere 24^3 float32"]
+        == "not enough memory: it needs about 166 kB, 100 kB are free"
+    )
     assert any(isinstance(each, Case) for each in plan)
 
 

@@ -381,3 +381,18 @@ def test_forward_mode_is_refused(generator):
         moving = forward_ad.make_dual(points, torch.ones_like(points))
         with pytest.raises(RuntimeError, match="sample_grid: forward-mode"):
             sample_grid(values, moving)
+
+
+def test_gradients_pass_through_vmap(generator):
+    # A batched tensor does not say that what it was made from needs a gradient.
+    points = torch.rand((4, 3), generator=generator, dtype=torch.float64)
+    values = torch.rand((3, 3, 3), generator=generator, dtype=torch.float64).requires_grad_()
+    factors = torch.tensor([1.0, 2.0], dtype=torch.float64)
+
+    def summed(factor):
+        return sample_grid(factor * values, points).sdf.sum()
+
+    (batched,) = torch.autograd.grad(torch.func.vmap(summed)(factors).sum(), values)
+    (expected,) = torch.autograd.grad(sum(summed(factor) for factor in factors), values)
+    assert_close(batched, expected)
+    assert expected.any()

@@ -21,7 +21,7 @@ from bench.cases import (
 from bench.peers import SLOW_RUNS, find
 
 LOWER, UPPER = -1.0, 1.0
-CHUNK = 2**18
+CHUNK = 2**16  # points: 16 MB of activations, which stay in the cache
 
 
 def nodes_of(resolution: int) -> Tensor:

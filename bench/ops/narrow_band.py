@@ -27,35 +27,40 @@ def sphere(points: Tensor) -> Tensor:
     return (x * x + y * y + z * z).sqrt() - 0.5
 
 
-def surfaces(field: Any, cells: int, lipschitz: float | None) -> list[Contender]:
+def surfaces(
+    field: Any, cells: int, lipschitz: float | None, device: torch.device
+) -> list[Contender]:
     """Cold and warm, beside all nodes; without gradients."""
-    warm = diffiso.NarrowBand(LOWER, UPPER, cells)
+    warm = diffiso.NarrowBand(LOWER, UPPER, cells, device=device)
     warm.sample(field)
 
     def extract(**options: Any) -> Any:
         with torch.no_grad():
             return diffiso.isosurface(field, **options)
 
-    box = {"lower": LOWER, "upper": UPPER, "resolution": cells}
+    box = {"lower": LOWER, "upper": UPPER, "resolution": cells, "device": device}
     rule = "lipschitz" if lipschitz is None else lipschitz
     return [
         Contender("diffiso, cold band", lambda: extract(**box, band=rule), outputs_of_mesh, "ours"),
         Contender("diffiso, warm band", lambda: extract(band=warm), outputs_of_mesh, "part"),
-        Contender("diffiso, all nodes", lambda: extract(**box), outputs_of_mesh, runs=SLOW_RUNS),
+        Contender(
+            "diffiso, all nodes", lambda: extract(**box), outputs_of_mesh, "ours", runs=SLOW_RUNS
+        ),
     ]
 
 
 def cases(settings: Settings) -> Iterator[Case]:
     cells = settings.size(512, 16)
-    contenders = surfaces(sphere, cells, 1.0)
+    contenders = surfaces(sphere, cells, 1.0, settings.device)
     yield Case(f"sphere, {cells} cells", contenders, samples=(cells + 1) ** 3)
     cells, width = settings.size(128, 16), settings.size(64, 8)
     field = DentedSphere(width).to(settings.device)
-    contenders = surfaces(field, cells, None)
+    contenders = surfaces(field, cells, None, settings.device)
     name = f"4-layer network of width {width}, {cells} cells"
     yield Case(name, contenders, samples=(cells + 1) ** 3)
     cells = settings.size(1024, 16)
-    grid = diffiso.NarrowBand(LOWER, UPPER, cells, lipschitz=1.0).sample(sphere)
+    band = diffiso.NarrowBand(LOWER, UPPER, cells, lipschitz=1.0, device=settings.device)
+    grid = band.sample(sphere)
     contenders = [
         Contender(
             f"diffiso, {name} faces",
@@ -74,10 +79,12 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 def growths(settings: Settings) -> Iterator[Growth]:
     def cold(cells: int) -> Callable[[], Any]:
-        return lambda: diffiso.isosurface(sphere, LOWER, UPPER, cells, band=1.0)
+        return lambda: diffiso.isosurface(
+            sphere, LOWER, UPPER, cells, band=1.0, device=settings.device
+        )
 
     def warm(cells: int) -> Callable[[], Any]:
-        band = diffiso.NarrowBand(LOWER, UPPER, cells)
+        band = diffiso.NarrowBand(LOWER, UPPER, cells, device=settings.device)
         band.sample(sphere)
         return lambda: diffiso.isosurface(sphere, band=band)
 

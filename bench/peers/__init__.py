@@ -5,12 +5,13 @@ Functions of these modules return contenders, or none where the package is missi
 another device. Inputs are brought into the peer's form beforehand; grids are shared, not copied.
 """
 
+import functools
 import importlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bench.cases import Settings
+from bench.cases import Contender, Settings
 
 SLOW_RUNS = 3
 
@@ -81,20 +82,50 @@ def find(module: str) -> Any:
             return None
     try:
         return importlib.import_module(module)
-    except ImportError:
+    except (ImportError, OSError):  # or a library that it needs
         return None
+
+
+Make = Callable[..., list[Contender]]
+
+
+def optional(make: Make) -> Make:
+    """Let a peer that cannot be set up be one that fails, and is left out with what it said."""
+
+    @functools.wraps(make)
+    def made(*arguments: Any, **options: Any) -> list[Contender]:
+        try:
+            return make(*arguments, **options)
+        except Exception as error:
+            trouble = error
+
+            def fail() -> None:
+                raise trouble
+
+            return [Contender(make.__name__, fail)]
+
+    return made
 
 
 def missing(settings: Settings) -> list[Package]:
     """Return the packages for this device that were not left out, and are not there."""
-    here = [package for package in PACKAGES if package.device == settings.device.type]
+    here = [package for package in PACKAGES if on_device(package, settings)]
     return [each for each in here if each.name not in _left_out and find(each.module) is None]
 
 
 def versions(settings: Settings) -> dict[str, str | None]:
     """Return the version of every peer for this device, None where it is missing."""
-    return {
-        package.name: importlib.metadata.version(package.name) if find(package.module) else None
-        for package in PACKAGES
-        if package.device == settings.device.type
-    }
+    return {package.name: version(package) for package in PACKAGES if on_device(package, settings)}
+
+
+def version(package: Package) -> str | None:
+    if find(package.module) is None:
+        return None
+    try:
+        return importlib.metadata.version(package.name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def on_device(package: Package, settings: Settings) -> bool:
+    return package.device == settings.device.type

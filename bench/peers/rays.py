@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.cases import Contender, Kind, Outputs, Settings
-from bench.peers import SLOW_RUNS, find
+from bench.peers import SLOW_RUNS, find, optional
 from diffiso import Camera
 
 LEAST_COSINE = 0.01  # as diffiso.trace, in the gradient of rays that graze
@@ -55,6 +55,7 @@ def outputs_of_t(t: Tensor, **others: Sequence[Tensor]) -> Outputs:
     return {"t": [t], "hits": [torch.empty(int(t.isfinite().sum()), 0)], **others}
 
 
+@optional
 def mitsuba_hits(view: View, settings: Settings) -> list[Contender]:
     """Mitsuba's sdfgrid; its tree of boxes is built beforehand."""
     mitsuba = find("bench.peers.mitsuba_grid") if settings.on_cpu else None
@@ -67,7 +68,6 @@ def mitsuba_hits(view: View, settings: Settings) -> list[Contender]:
     camera = mitsuba.CameraRays(view.cameras)
 
     def contender(name: str, run: Callable[[], Any], order: Tensor | None = None) -> Contender:
-        run()  # compiles
 
         def outputs(t: Any) -> Outputs:
             found = mitsuba.tensor(t)
@@ -83,6 +83,7 @@ def mitsuba_hits(view: View, settings: Settings) -> list[Contender]:
     ]
 
 
+@optional
 def mitsuba_shading(view: View, weights: Tensor, settings: Settings) -> list[Contender]:
     """Mitsuba's sdfgrid with a light at the camera, through its own reverse mode.
 
@@ -103,7 +104,6 @@ def mitsuba_shading(view: View, weights: Tensor, settings: Settings) -> list[Con
         return {"intensity": [intensity], "gradients": [scene.gradient(found[1])]}
 
     def contender(name: str, run: Any, outputs: Any, kind: Kind) -> Contender:
-        run()  # compiles
         # It does not bound what rays that graze give to the gradient.
         like, allowed = "diffiso, normals of cells", {"gradients": 0.2}
         return Contender(f"Mitsuba, {name}", run, outputs, kind, like=like, allowed=allowed)

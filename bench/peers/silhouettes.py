@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.cases import Contender, Outputs, Settings
-from bench.peers import find
+from bench.peers import find, optional
 from diffiso import SoftRasterizing
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def outputs(found: tuple[Any, Any]) -> Outputs:
 ALLOWED = {"coverage": 0.35, "gradients": 0.7, "pull": 0.2}
 
 
+@optional
 def deodr(scene: "Picture", settings: Settings) -> list[Contender]:
     if not settings.on_cpu or find("deodr.differentiable_renderer") is None:
         return []
@@ -122,6 +123,7 @@ def by_torch(
     return Contender(name, run, outputs, **options)
 
 
+@optional
 def nvdiffrast(scene: "Picture", settings: Settings) -> list[Contender]:
     """nvdiffrast: a mask of faces, and its pixels at the outline blended."""
     package = find("nvdiffrast.torch") if settings.device.type == "cuda" else None
@@ -144,6 +146,7 @@ def nvdiffrast(scene: "Picture", settings: Settings) -> list[Contender]:
     return [by_torch("nvdiffrast", scene, render, allowed=ALLOWED, through_torch=False)]
 
 
+@optional
 def drtk(scene: "Picture", settings: Settings) -> list[Contender]:
     """DRTK: faces by pixel, and a gradient from neighbours that show different ones."""
     package = find("drtk") if settings.device.type == "cuda" else None
@@ -168,6 +171,7 @@ def drtk(scene: "Picture", settings: Settings) -> list[Contender]:
     return [by_torch("DRTK", scene, render, allowed=ALLOWED)]
 
 
+@optional
 def pytorch3d(scene: "Picture", settings: Settings) -> list[Contender]:
     """PyTorch3D's soft silhouettes, with the parameters of ours."""
     package = find("pytorch3d.renderer") if settings.device.type == "cuda" else None

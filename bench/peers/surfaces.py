@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from bench.cases import Contender, Outputs, Settings
-from bench.peers import SLOW_RUNS, find
+from bench.peers import SLOW_RUNS, find, optional
 from diffiso import reference
 
 
+@optional
 def flying_edges(
     grids: Sequence[Tensor], settings: Settings, *, backend: str = "STDThread", cast: bool = False
 ) -> list[Contender]:
@@ -48,9 +49,11 @@ def flying_edges(
     images = [] if cast else [image_of(grid) for grid in grids]
 
     def run() -> list[Any]:
-        if vtkSMPTools.GetBackend() != backend:
+        threads = 1 if backend == "Sequential" else settings.threads
+        ready = vtkSMPTools.GetBackend(), vtkSMPTools.GetEstimatedNumberOfThreads()
+        if ready != (backend, threads):
             vtkSMPTools.SetBackend(backend)
-            vtkSMPTools.Initialize(settings.threads)
+            vtkSMPTools.Initialize(threads)
         if cast:
             return [surface_of(image_of(grid.float())) for grid in grids]
         return [surface_of(image) for image in images]
@@ -70,6 +73,7 @@ def flying_edges(
     return [Contender(name, run, outputs)]
 
 
+@optional
 def scikit_image(grid: Tensor, settings: Settings) -> list[Contender]:
     """scikit-image's marching cubes, in the faster of its two methods; it has no threads."""
     measure = find("skimage.measure")
@@ -91,6 +95,7 @@ def scikit_image(grid: Tensor, settings: Settings) -> list[Contender]:
     ]
 
 
+@optional
 def pymcubes(grid: Tensor, settings: Settings) -> list[Contender]:
     """PyMCubes; it has no threads."""
     mcubes = find("mcubes")
@@ -107,6 +112,7 @@ def pymcubes(grid: Tensor, settings: Settings) -> list[Contender]:
     ]
 
 
+@optional
 def libigl(grid: Tensor, settings: Settings) -> list[Contender]:
     """libigl's; it takes the place of every node, in double precision, and has no threads."""
     igl = find("igl")
@@ -126,6 +132,7 @@ def libigl(grid: Tensor, settings: Settings) -> list[Contender]:
     ]
 
 
+@optional
 def warp(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
     """Warp's dense marching cubes; on the CPU it has no threads."""
     package, geometry = find("warp"), find("warp.geometry")
@@ -166,6 +173,7 @@ def reference_marching_cubes(grid: Tensor, settings: Settings) -> list[Contender
     ]
 
 
+@optional
 def diso(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
     """diso's DiffMC, without a deformation; it pads the grid and hence closes surfaces."""
     package = find("diso") if settings.device.type == "cuda" else None
@@ -182,6 +190,7 @@ def diso(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
     ]
 
 
+@optional
 def isoext(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
     """isoext, in the method that closes surfaces and in the fastest."""
     package = find("isoext") if settings.device.type == "cuda" else None
@@ -189,7 +198,9 @@ def isoext(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
         return []
     held = []
     for grid in grids:
-        held.append(package.UniformGrid(list(grid.shape)))
+        # In index coordinates, as ours.
+        last = [float(n - 1) for n in grid.shape]
+        held.append(package.UniformGrid(list(grid.shape), aabb_min=[0.0] * 3, aabb_max=last))
         held[-1].set_values(grid)
 
     def contender(method: str) -> Contender:
@@ -203,6 +214,7 @@ def isoext(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
     return [contender("nagae"), contender("lorensen")]
 
 
+@optional
 def torchmcubes(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
     """torchmcubes; on a GPU it gives three vertices a face, which are not compared."""
     package = find("torchmcubes") if settings.device.type == "cuda" else None
@@ -212,7 +224,7 @@ def torchmcubes(grids: Sequence[Tensor], settings: Settings) -> list[Contender]:
         Contender(
             "torchmcubes",
             lambda: [package.marching_cubes(grid, 0.0) for grid in grids],
-            lambda meshes: {"soup": [mesh[0] for mesh in meshes]},
+            lambda meshes: {"faces": [mesh[1] for mesh in meshes]},
         )
     ]
 

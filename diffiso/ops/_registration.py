@@ -26,7 +26,11 @@ def call(op: Callable[..., Any], *arguments: Any) -> Any:
     attached = torch.is_grad_enabled() and any(
         isinstance(argument, Tensor) and argument.requires_grad for argument in arguments
     )
-    if attached or torch.compiler.is_compiling():
+    # Within torch.func a batched tensor does not say whether what it holds needs a gradient.
+    transformed = not torch.compiler.is_compiling() and (
+        torch._C._functorch.peek_interpreter_stack() is not None
+    )
+    if attached or transformed or torch.compiler.is_compiling():
         return op(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return op(*arguments)
