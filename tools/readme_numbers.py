@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import in_bytes, significant
+from bench.table import agrees
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -36,6 +37,9 @@ def case(op: str, name: str) -> dict[str, Record]:
     """Return the contenders of a case by name."""
     record = read(BENCHMARKS / f"{op}.json")
     (found,) = (case for case in record["cases"] if case["case"] == name)
+    for each in found["contenders"]:
+        if not agrees(each):
+            raise ValueError(f"{op}, {name}: {each['contender']} must agree to be quoted")
     return {each["contender"]: each for each in found["contenders"]}
 
 
@@ -47,6 +51,11 @@ def milliseconds(seconds: float) -> str:
     return f"{significant(1000 * seconds)} ms"
 
 
+def significant_pair(value: float) -> str:
+    """Two digits that count, or all before the point."""
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
 def percent(share: float, digits: int = 2) -> str:
     """So many digits that count, never an exponent."""
     return f"{float(f'{100 * share:.{digits}g}'):g}%"
@@ -55,17 +64,22 @@ def percent(share: float, digits: int = 2) -> str:
 def marching_cubes() -> str:
     record = read(BENCHMARKS / "marching_cubes.json")
     peers, settings = record["environment"]["peers"], record["settings"]
+    packages = {"Warp": "warp-lang", "scikit-image": "scikit-image"}
+    without_threads = [name for name, package in packages.items() if peers.get(package)]
+    slow = " and ".join(f"{name} {peers[packages[name]]}" for name in without_threads)
+    slow += " have" if len(without_threads) > 1 else " has"
     intro = f"""
         `marching_cubes`, forward, whole calls with output allocation.
         {record["environment"]["hardware"]["processor"]} (Zen 5), {settings["threads"]} threads,
         float32, medians of {settings["runs"]} runs in one process, each contender in turn:
         `python -m bench marching_cubes` (all cases and spreads: `bench/results/`). VTK is
         `vtkFlyingEdges3D` {peers["vtk"]} without normals, gradients and scalars, on the same memory
-        with the same threads; Warp {peers["warp-lang"]} and scikit-image {peers["scikit-image"]}
-        have no threads. Bound is the time in which the same threads can read the samples once.
+        with the same threads; {slow} no threads. Bound is the time in which the same threads can
+        read the samples once.
     """
-    heads = "case, vertices, diffiso, VTK, Warp, scikit-image, VTK / diffiso, bound / diffiso"
-    lines = [f"| {' | '.join([*heads.split(', '), 'scratch'])} |", "|---" * 9 + "|"]
+    heads = "case, vertices, diffiso, VTK, {}, VTK / diffiso, bound / diffiso, scratch"
+    heads = heads.format(", ".join(without_threads)).split(", ")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, faces in (
         ("sphere 256^3 float32", "int64"),
         ("sphere 512^3 float32", "int64"),
@@ -77,14 +91,14 @@ def marching_cubes() -> str:
         ours = found[f"diffiso, {faces} faces"]
         cast = found.get("VTK Flying Edges (cast to float32)")
         vtk = cast or found["VTK Flying Edges"]
-        others = [found.get(peer) for peer in ("Warp", "scikit-image")]
+        others = [found.get(peer) for peer in without_threads]
         cells = [
             f"{name.removesuffix(' float32')}, {faces} faces".replace(" float16", ", float16"),
             f"{ours['outputs']['vertices']:,}",
             milliseconds(ours["median"]),
             milliseconds(vtk["median"]) + " (after a cast)" * (cast is not None),
             *["-" if other is None else milliseconds(other["median"]) for other in others],
-            f"{vtk['median'] / ours['median']:.2g}",
+            significant_pair(vtk["median"] / ours["median"]),
             f"{100 * ours['share_of_bound']:.0f}%",
             f"{ours['scratch_bytes_per_sample']:.2f} B a node",
         ]
@@ -116,6 +130,8 @@ def trace() -> str:
 def silhouette() -> str:
     record = read(BENCHMARKS / "silhouette.json")
     names = [case["case"] for case in record["cases"] if case["case"].startswith("bunny")]
+    if len(names) != 2:
+        raise ValueError("silhouette.json must have the bunny: DIFFISO_DATA was not set")
     ours, theirs = (
         [milliseconds(median("silhouette", name, contender)) for name in names]
         for contender in ("diffiso", "DEODR")
@@ -159,14 +175,15 @@ def narrow_band() -> str:
         )
         return dict(found)
 
-    torus, largest = row("torus", "cold", 1024), row("decoder", "cold", 2048)
+    torus, dense = (row("torus", mode, 1024) for mode in ("cold", "dense"))
+    largest = row("decoder", "cold", 2048)
+    how = "" if dense["measured"] else ", computed from 512 cells,"
     return filled(f"""
-        On two cores a torus of 1024 cells takes {significant(torus["seconds"])} s, all nodes
-        {row("torus", "dense", 1024)["seconds"]:.0f} s; a decoder of 8 layers of 128 at
-        2048 cells takes {largest["seconds"]:.0f} s within {in_bytes(largest["peak_bytes"])}, and in
-        an optimisation loop at 128 cells a step is
-        {curve["latent_steps"]["times_faster"]:.1f} times as fast as with all nodes
-        (`results/narrow_band/`).
+        On two cores a torus of 1024 cells takes {significant(torus["seconds"])} s, all nodes{how}
+        {dense["seconds"]:.0f} s; a decoder of 8 layers of 128 at 2048 cells takes
+        {largest["seconds"]:.0f} s within {in_bytes(largest["peak_bytes"])}, and in an optimisation
+        loop at 128 cells a step is {curve["latent_steps"]["times_faster"]:.1f} times as fast as
+        with all nodes (`results/narrow_band/`).
     """)
 
 

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is run beside the library: on GPUs, and over documents."""
+
+from pathlib import Path
+
+import pytest
+
+from tools import gpu_smoke, readme_numbers
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_smoke_run_for_gpus_runs_on_the_cpu(capsys):
+    gpu_smoke.main("cpu")
+    assert "every op ran" in capsys.readouterr().out
+
+
+def test_readme_has_the_figures_of_the_kept_results():
+    assert readme_numbers.rewritten(README.read_text()) == README.read_text()
+
+
+def test_figures_are_put_between_their_comments(monkeypatch):
+    monkeypatch.setattr(readme_numbers, "PASSAGES", {"one": lambda: "1 ms", "two": lambda: "2 ms"})
+    text = "a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\nc\n"
+    expected = "a\n<!-- one -->\n1 ms\n<!-- end -->\nb\n<!-- two -->\n2 ms\n<!-- end -->\nc\n"
+    assert readme_numbers.rewritten(text) == expected
+    assert readme_numbers.rewritten(expected) == expected
+    with pytest.raises(ValueError, match="must have the passages one, two, got one, three"):
+        readme_numbers.rewritten(text.replace("two", "three"))
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "expected"),
+    [(0.00058617, 2, "0.059%"), (0.03, 2, "3%"), (0.0014462, 3, "0.145%"), (0.0302, 2, "3%")],
+)
+def test_percent(share, digits, expected):
+    assert readme_numbers.percent(share, digits) == expected
+
+
+def test_figures_that_disagree_are_not_quoted(monkeypatch):
+    contender = {"contender": "peer", "differences": [{"agrees": False}]}
+    record = {"cases": [{"case": "sphere", "contenders": [contender]}]}
+    monkeypatch.setattr(readme_numbers, "read", lambda path: record)
+    with pytest.raises(ValueError, match="trace, sphere: peer must agree to be quoted"):
+        readme_numbers.case("trace", "sphere")
