@@ -64,7 +64,7 @@ def rows(case: Record) -> list[Row]:
     contenders = case["contenders"]
     heading = [
         "contender", "median", "min to max", "time / first", "fastest other / this", "of bound",
-        "fresh", "reused", "first call", f"scratch B / {case['unit']}", *COUNTED, "differs",
+        "fresh", "reused", "first call", "peak", f"scratch B / {case['unit']}", *COUNTED, "differs",
     ]  # fmt: skip
     table = [heading]
     for each in contenders:
@@ -83,6 +83,7 @@ def rows(case: Record) -> list[Row]:
                 else "",
                 share(each["share_of_bound"]),
                 *["" if took is None else duration(took) for took in others_of_call],
+                in_bytes(each["peak_bytes"]) if "peak_bytes" in each else "",
                 "" if scratch is None else significant(scratch),
                 *["" if count is None else f"{count:,}" for count in counts],
                 "" if agrees(each) else disagreement(each),
