@@ -112,9 +112,16 @@ def memory_on_gpu(contender: Contender) -> Record:
 
 
 def set_heap(options: dict[int, int]) -> bool:
-    """Tell glibc where blocks come from; false where there is none."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(*option) for option in options.items())
+    """Tell glibc where blocks come from, and to give back what is free; false where there is none.
+
+    What is free would be used again whatever the options are.
+    """
+    library = ctypes.CDLL(None)
+    mallopt, trim = (getattr(library, name, None) for name in ("mallopt", "malloc_trim"))
+    if mallopt is None or trim is None or not all(mallopt(*option) for option in options.items()):
+        return False
+    trim(0)
+    return True
 
 
 def seconds(

@@ -183,7 +183,7 @@ def faults():
 def run():
     return torch.ones(2**20)
 
-for options in (memory.FRESH, memory.REUSED):
+for options in (memory.FRESH, memory.REUSED, memory.FRESH):
     assert memory.set_heap(options)
     run()
     before = faults()
@@ -193,10 +193,10 @@ for options in (memory.FRESH, memory.REUSED):
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    fresh, reused = (int(line) for line in done.stdout.split())
+    first, reused, second = (int(line) for line in done.stdout.split())
     # 4 MB ten times: every page of 4 kB is given out anew, or none (huge pages take fewer faults).
-    assert fresh >= 20
-    assert reused < fresh / 4
+    assert min(first, second) >= 20
+    assert reused < min(first, second) / 4
 
 
 def test_who_fails_is_left_out_and_said():
