@@ -327,7 +327,7 @@ def _set_rates(state: FinetuneState, settings: FinetuneSettings, share: float) -
 def _judge(model: AutoDecoder, shape: TrainingShape, settings: FinetuneSettings) -> ShapeResult:
     latent = model.field(shape.name)
     samples = settings.distance_samples
-    return judge(latent, shape, 2 * settings.resolution, samples, settings.seed)
+    return judge(latent, shape, settings.resolution, samples, settings.seed)
 
 
 def _in_words(results: list[ShapeResult]) -> str:

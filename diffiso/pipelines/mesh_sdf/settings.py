@@ -139,8 +139,8 @@ class FinetuneSettings:
         reach: Of the metric "surface": longer distances pull nothing. What a mesh lacks altogether
             would pull on whatever is nearest. None lets all pull.
         law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
-        resolution: Cells along each axis; the final meshes have twice as many. Too few, and the
-            weights learn to make up for them.
+        resolution: Cells along each axis, of the final meshes too: the weights also learn to make
+            up for what extraction leaves out, and meshes of more or fewer cells may become worse.
         refresh_every: Steps after which fields are sampled anew, not only near their last surface;
             and saved.
         distance_samples: Points for the distances before and after.
@@ -155,13 +155,13 @@ class FinetuneSettings:
     resume: bool = False
     steps: int = 400
     shapes_per_step: int = 4
-    learning_rate: float = 5e-5
+    learning_rate: float = 2e-4
     code_learning_rate: float = 1e-3
     metric: Literal["surface", "chamfer"] = "surface"
-    surface_points: int = 2048
+    surface_points: int = 4096
     reach: float | None = 0.1
     law: Literal["sdf", "implicit"] = "implicit"
-    resolution: int = 96
+    resolution: int = 128
     refresh_every: int = 100
     distance_samples: int = 50_000
     up: view.Up = "y"
