@@ -18,7 +18,10 @@ class Compared:
     """A contender of ours beside a peer.
 
     Attributes:
-        where: Op, case, and both contenders.
+        op: The benchmark.
+        case: Of it.
+        contender: Ours.
+        peer: The other one.
         kept: Our time over the peer's, then.
         now: The same now; None where one of them is gone, or their outputs no longer agree.
         margin: By what share it may have grown.

@@ -91,7 +91,7 @@ def read(path: Path, names: Sequence[str]) -> list[Record]:
             part = found if isinstance(found, list) else [found]
             if not all({"op", "settings", "environment", "cases"} <= each.keys() for each in part):
                 raise ValueError("something else")
-            table.markdown(part)
+            table.markdown(part)  # reads every field that is shown
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{file}: must be results of python -m bench, got {error!r}"

@@ -88,23 +88,22 @@ def cases(settings: Settings) -> Iterator[Case | LeftOut]:
     values = sphere(nodes, device)
     yield case(f"sphere {nodes}^3 float32", values, [*peers_of(values), *slow(values)])
 
-    large = [(sphere, size(512, 24)), (gyroid, size(512, 24))]
-    large += [] if settings.on_cpu else [(sphere, size(1024, 32))]
-    for field, nodes in large:
-        for dtype in (torch.float32, torch.float16):
-            if field is gyroid and dtype == torch.float16:
-                continue
-            name = f"{field.__name__} {nodes}^3 {str(dtype).removeprefix('torch.')}"
-            if missing := settings.lacks(BYTES_A_NODE * nodes**3):
-                yield LeftOut(name, missing)
-                continue
-            values = field(nodes, device).to(dtype)
-            cast = dtype == torch.float16
-            others = (
-                surfaces.flying_edges([values], settings, cast=True) if cast else peers_of(values)
-            )
-            yield case(name, values, others)
-            del values, others
+    large = [(field, size(512, 24), torch.float32) for field in (sphere, gyroid)]
+    large.append((sphere, size(512, 24), torch.float16))
+    if not settings.on_cpu:
+        large += [(sphere, size(1024, 32), dtype) for dtype in (torch.float32, torch.float16)]
+    for field, nodes, dtype in large:
+        name = f"{field.__name__} {nodes}^3 {str(dtype).removeprefix('torch.')}"
+        if missing := settings.lacks(BYTES_A_NODE * nodes**3):
+            yield LeftOut(name, missing)
+            continue
+        values = field(nodes, device).to(dtype)
+        if dtype == torch.float16:
+            others = surfaces.flying_edges([values], settings, cast=True)
+        else:
+            others = peers_of(values)
+        yield case(name, values, others)
+        del values, others
 
     nodes, count = size(64, 8), size(64, 4)
     batch = spheres(count, nodes, device)

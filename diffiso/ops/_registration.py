@@ -19,18 +19,13 @@ def no_double_backward(op: str) -> None:
 
 
 def call(op: Callable[..., Any], *arguments: Any) -> Any:
-    """Call an op, past torch's autograd where nothing is attached.
-
-    That layer is Python, and takes as long as extracting a grid of 20^3.
-    """
-    attached = torch.is_grad_enabled() and any(
-        isinstance(argument, Tensor) and argument.requires_grad for argument in arguments
-    )
+    """Call an op, past torch's autograd where nothing is attached: that layer is Python."""
     # Within torch.func a batched tensor does not say whether what it holds needs a gradient.
-    transformed = not torch.compiler.is_compiling() and (
-        torch._C._functorch.peek_interpreter_stack() is not None
-    )
-    if attached or transformed or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return op(*arguments)
+    if torch.is_grad_enabled() and any(
+        isinstance(argument, Tensor) and argument.requires_grad for argument in arguments
+    ):
         return op(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return op(*arguments)

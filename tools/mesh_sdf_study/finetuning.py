@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network fine-tuned through its meshes.
 
-A network learns 64 chairs, or cars, from signed distances, DeepSDF's samples, until its loss is
-flat. From there on it learns by the distance of its meshes (MeshSDF, supplementary 8.5), or goes on
-as before for as many seconds of the processor. All of them also find the codes of 16 shapes that
-none has seen: from signed distances as DeepSDF does, from there on through meshes, or, for as many
-seconds, as before. Meshes are judged at the resolution that they are delivered at, where they were
-fine-tuned, and at twice that. Meshes and networks, to go on with, stay in DIR/runs.
+A network learns 64 chairs, or cars, from signed distances, DeepSDF's samples, for 40,000 steps
+whose rate falls to zero. From there on it learns by the distance of its meshes (MeshSDF,
+supplementary 8.5), or goes on as before for as many seconds of the processor. All of them also find
+the codes of 16 shapes that none has seen: from signed distances as DeepSDF does, from there on
+through meshes, or, for as many seconds, as before. Meshes are judged at the resolution that they
+are delivered at, where they were fine-tuned, and at twice that. Meshes and networks, to go on with,
+stay in DIR/runs.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ STEPS = 40_000
 ENCODE_STEPS = 800  # by points, to find a code: DeepSDF's
 ENCODE_STARTS = 8
 CODE_STEPS = 150  # and through meshes, from there on
-RATE = 5e-4  # at which plain training goes on; less gains less
+RATE = 5e-4  # at which plain training goes on
 CHAMFER = "chamfer_squared_30k"
 SAMPLES = SampleSettings(100_000, (math.sqrt(0.005), math.sqrt(0.0005)), 3 / 50)
 FINETUNE = FinetuneSettings(
