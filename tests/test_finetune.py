@@ -90,6 +90,16 @@ def test_meshes_come_nearer(folder, tmp_path, metric, law):
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
+def test_signed_distances_bring_back_what_meshes_cannot(folder, tmp_path):
+    beyond = {"reach": 0.01, "samples": SampleSettings(4000)}  # surfaces are 0.06 away
+    found = finetune(quick(folder, tmp_path / "meshes", **beyond), quiet)
+    assert all(result.distance.rms > 0.03 for result in found.after)
+    found = finetune(quick(folder, tmp_path / "both", sdf_weight=0.1, **beyond), quiet)
+    assert all(result.distance.rms < 0.015 for result in found.after)
+    assert len(list((tmp_path / "both" / "samples").iterdir())) == 2
+    assert not (tmp_path / "meshes" / "samples").exists()
+
+
 def test_codes_at_rest_stay(folder, tmp_path):
     settings = quick(folder, tmp_path / "rest", code_learning_rate=0.0, steps=3)
     rest = finetune(settings, quiet)
@@ -156,8 +166,9 @@ def launched(settings, path):
 
 
 def test_several_processes_match_one(folder, tmp_path):
-    finetune(quick(folder, tmp_path / "one", steps=6), quiet)
-    done = launched(quick(folder, tmp_path / "more", steps=6), tmp_path / "more.json")
+    both = {"steps": 6, "sdf_weight": 0.1, "samples": SampleSettings(4000)}
+    finetune(quick(folder, tmp_path / "one", **both), quiet)
+    done = launched(quick(folder, tmp_path / "more", **both), tmp_path / "more.json")
     assert done.returncode == 0, done.stderr
     one, more = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("one", "more"))
     for key, value in one["model"].items():
@@ -191,8 +202,9 @@ def test_errors(folder, tmp_path):
     inner = str(folder / "solids" / "out")
     with pytest.raises(ValueError, match="output must lie outside the source"):
         finetune(dataclasses.replace(settings, output=inner), quiet)
-    with pytest.raises(ValueError, match="learning_rate must be positive"):
-        FinetuneSettings("run", "solids", learning_rate=0.0)
+    for name, value in (("learning_rate", 0.0), ("sdf_points", 0), ("sdf_weight", -1.0)):
+        with pytest.raises(ValueError, match=f"{name} must"):
+            FinetuneSettings("run", "solids", **{name: value})
 
 
 def test_resumes_the_same_network_only(folder, tmp_path):

@@ -42,7 +42,7 @@ PACKAGES = (
         "bench.peers.mitsuba_grid",
         "cpu",
         "pip install mitsuba",
-        "LLVM's library (Debian: libllvm19; DRJIT_LIBLLVM_PATH names one in an unusual place)",
+        "LLVM's library from 17 on (Debian: libllvm19; DRJIT_LIBLLVM_PATH names it where it hides)",
     ),
     Package("deodr", "deodr.differentiable_renderer", "cpu", "pip install deodr"),
     Package("warp-lang", "warp.geometry", "cuda", "pip install warp-lang"),

@@ -17,8 +17,11 @@ from torch import Tensor
 from bench.peers.rays import TILE
 from diffiso import Camera
 
-if not drjit.has_backend(drjit.JitBackend.LLVM):
-    raise ImportError("mitsuba must find LLVM's library to run without a GPU")
+# Of older ones some end the process: they cannot select `fminimum` for x86.
+LLVM = 17
+
+if not drjit.has_backend(drjit.JitBackend.LLVM) or drjit.detail.llvm_version()[0] < LLVM:
+    raise ImportError(f"mitsuba must find LLVM's library, {LLVM} or newer, to run without a GPU")
 mitsuba.set_variant("llvm_ad_mono")
 
 GRID = "sdf.grid"

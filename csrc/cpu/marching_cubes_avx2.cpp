@@ -23,26 +23,31 @@ __m256 load_eight(const BFloat16* values) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
+// Two registers at a time: one comparison finds the NaNs of both, and one test those of the word.
 template <typename value_t, typename scalar_t>
 uint64_t pack_word(const value_t* values, scalar_t level, bool& nan) {
   uint64_t word = 0;
-  unsigned absent = 0;
   if constexpr (sizeof(scalar_t) == 8) {
     const __m256d threshold = _mm256_set1_pd(level);
-    for (int k = 0; k < 64; k += 4) {
-      const __m256d four = _mm256_loadu_pd(values + k);
-      absent |= _mm256_movemask_pd(_mm256_cmp_pd(four, four, _CMP_UNORD_Q));
-      word |= uint64_t(_mm256_movemask_pd(_mm256_cmp_pd(four, threshold, _CMP_LT_OQ))) << k;
+    __m256d absent = _mm256_setzero_pd();
+    for (int k = 0; k < 64; k += 8) {
+      const __m256d low = _mm256_loadu_pd(values + k), high = _mm256_loadu_pd(values + k + 4);
+      absent = _mm256_or_pd(absent, _mm256_cmp_pd(low, high, _CMP_UNORD_Q));
+      word |= uint64_t(_mm256_movemask_pd(_mm256_cmp_pd(low, threshold, _CMP_LT_OQ))) << k;
+      word |= uint64_t(_mm256_movemask_pd(_mm256_cmp_pd(high, threshold, _CMP_LT_OQ))) << (k + 4);
     }
+    nan |= _mm256_movemask_pd(absent) != 0;
   } else {
     const __m256 threshold = _mm256_set1_ps(level);
-    for (int k = 0; k < 64; k += 8) {
-      const __m256 eight = load_eight(values + k);
-      absent |= _mm256_movemask_ps(_mm256_cmp_ps(eight, eight, _CMP_UNORD_Q));
-      word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(eight, threshold, _CMP_LT_OQ))) << k;
+    __m256 absent = _mm256_setzero_ps();
+    for (int k = 0; k < 64; k += 16) {
+      const __m256 low = load_eight(values + k), high = load_eight(values + k + 8);
+      absent = _mm256_or_ps(absent, _mm256_cmp_ps(low, high, _CMP_UNORD_Q));
+      word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(low, threshold, _CMP_LT_OQ))) << k;
+      word |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(high, threshold, _CMP_LT_OQ))) << (k + 8);
     }
+    nan |= _mm256_movemask_ps(absent) != 0;
   }
-  nan |= absent != 0;
   return word;
 }
 

@@ -142,8 +142,7 @@ def draw_batch(
 ) -> tuple[Tensor, Tensor]:
     """Return the shapes of a step and points with signed distances of each.
 
-    Shapes come from one permutation an epoch. Half of a shape's points lie inside, half outside,
-    where it has both.
+    Shapes come from one permutation an epoch.
 
     Args:
         samples: (S, N, 4), ordered by distance.
@@ -154,13 +153,30 @@ def draw_batch(
     Returns:
         (B,) int64 indices of shapes, and (B, P, 4).
     """
-    shapes, count = samples.shape[:2]
-    batch = min(shapes, settings.shapes_per_batch)
-    ids = torch.tensor(step_choice(shapes, batch, step, settings.seed, 1))
-    draws = torch.rand(
-        len(ids), settings.points_per_shape, generator=step_generator(settings.seed, 2, step)
-    )
-    half = settings.points_per_shape // 2
+    batch = min(len(samples), settings.shapes_per_batch)
+    ids = torch.tensor(step_choice(len(samples), batch, step, settings.seed, 1))
+    generator = step_generator(settings.seed, 2, step)
+    points = draw_points(samples, inside, ids, settings.points_per_shape, generator)
+    return ids.to(samples.device), points
+
+
+def draw_points(
+    samples: Tensor, inside: Tensor, ids: Tensor, points: int, generator: torch.Generator
+) -> Tensor:
+    """Return points with signed distances of some shapes, (B, P, 4).
+
+    Half of a shape's points lie inside, half outside, where it has both.
+
+    Args:
+        samples: (S, N, 4), ordered by distance.
+        inside: (S,) how many of a shape's samples are negative.
+        ids: (B,) indices of shapes.
+        points: How many of each, P.
+        generator: Source of the draws.
+    """
+    count = samples.shape[1]
+    draws = torch.rand(len(ids), points, generator=generator)
+    half = points // 2
     negative = inside[ids][:, None].double()
     split = torch.where((negative > 0) & (negative < count), negative, count)
     first = draws[:, :half].double() * split
@@ -168,8 +184,7 @@ def draw_batch(
         split < count, count - split, count
     )
     index = torch.cat([first, second], dim=1).long().clamp(max=count - 1)
-    device = samples.device
-    return ids.to(device), samples[ids[:, None].to(device), index.to(device)]
+    return samples[ids[:, None].to(samples.device), index.to(samples.device)]
 
 
 def train_steps(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffiso import plots
 from diffiso.io import check_output, check_output_folder, save_image, save_mesh
-from diffiso.losses import chamfer, surface_loss
+from diffiso.losses import chamfer, clamped_l1, surface_loss
 from diffiso.ops import NarrowBand, isosurface
 from diffiso.pipelines.auto_decoder import (
     AutoDecoder,
@@ -24,11 +24,13 @@ from diffiso.pipelines.auto_decoder import (
     judge,
     read_mesh_folder,
 )
-from diffiso.pipelines.auto_decoder.data import check_apart
+from diffiso.pipelines.auto_decoder.data import cached_samples, check_apart
 from diffiso.pipelines.auto_decoder.model import CHECKPOINT, checkpoint_file
 from diffiso.pipelines.auto_decoder.results import draw_results, summarize
+from diffiso.pipelines.auto_decoder.training import draw_points
 from diffiso.pipelines.mesh_sdf.refinement import digest_of, range_of
 from diffiso.pipelines.mesh_sdf.settings import FinetuneSettings
+from diffiso.proximity import SurfaceTree
 from diffiso.run import (
     Processes,
     Report,
@@ -43,6 +45,7 @@ from diffiso.run import (
 )
 from diffiso.types import Mesh
 
+_CLAMP = 0.1  # of signed distances: DeepSDF's
 _WARM_UP = 50  # steps: Adam's first ones are as long as its rate, whatever the gradient
 # What may differ between a run and the one it resumes: none of these changes what is learned.
 _FREE = ("checkpoint", "source", "output", "resume", "distance_samples", "up", "device")
@@ -174,7 +177,14 @@ def finetune(
             if group.is_first:
                 state.save(checkpoint, settings, digests)
 
-        finetune_steps(state, shapes, settings, group, save)
+        samples = None
+        if settings.sdf_weight > 0:
+            with group.together():
+                if group.is_first:
+                    cached_samples(shapes, settings.samples, output / "samples", settings.seed)
+            samples = cached_samples(shapes, settings.samples, output / "samples", settings.seed)
+            samples = samples.to(group.device)
+        finetune_steps(state, shapes, settings, group, save, samples)
         tell(f"learned   {settings.steps} steps; {report.lap('steps'):.0f} s")
     if not group.is_first:
         return None
@@ -227,11 +237,21 @@ def finetune_steps(
     settings: FinetuneSettings,
     group: Processes,
     save: Callable[[], None],
+    samples: Tensor | None = None,
 ) -> None:
     """Take the steps that are left: MeshSDF, Eq. 15 and 16.
 
     Each extracts the meshes of some shapes, and follows their distance from what they should be
     through their vertices back to the weights.
+
+    Args:
+        state: Where the run stands; moved on.
+        shapes: What the network knows, in its order.
+        settings: How to learn.
+        group: The processes that share the work: each takes some shapes of every step.
+        save: Writes a checkpoint.
+        samples: (S, N, 4) points and signed distances of the shapes, ordered by distance; only
+            where these have a weight.
 
     Raises:
         RuntimeError: If a surface vanishes or the loss is not finite; what was saved before stays:
@@ -241,7 +261,8 @@ def finetune_steps(
     decoder = model.decoder.eval()  # without dropout: a surface that jitters has no gradient
     table = model.codes.weight
     batch = min(settings.shapes_per_step, len(shapes))
-    bands: dict[str, NarrowBand] = {}
+    inside = None if samples is None else (samples[..., 3] < 0).sum(dim=1).cpu()
+    seen: dict[str, _Seen] = {}
     steps = range(len(state.history), settings.steps)
     loop = track(steps, "fine-tuning", settings.steps, start=len(state.history))
     for step in loop:
@@ -249,7 +270,7 @@ def finetune_steps(
         share = warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         _set_rates(state, settings, share)
         if step % settings.refresh_every == 0:
-            bands.clear()  # where a run can be resumed, so that a resumed one sees the same
+            seen.clear()  # where a run can be resumed, so that a resumed one sees the same
             save()
         ids = torch.tensor(step_choice(len(shapes), batch, step, settings.seed, 8))
         codes = table[ids.to(table.device)].detach().requires_grad_()
@@ -259,10 +280,18 @@ def finetune_steps(
             shape = shapes[int(ids[place])]
             generator = step_generator(settings.seed, 9, step, place)
             try:
-                loss = _distance(model, codes[place], shape, bands, settings, generator) / len(ids)
+                if shape.name not in seen:
+                    seen[shape.name] = _Seen.of(shape, settings, codes)
+                loss = _distance(model, codes[place], shape, seen[shape.name], settings, generator)
             except (RuntimeError, ValueError) as error:
                 trouble = f"finetune: {error} at step {step}"
                 break
+            if samples is not None and inside is not None:
+                one = ids[place : place + 1]
+                points = draw_points(samples, inside, one, settings.sdf_points, generator)
+                values = decoder(points[..., :3], codes[place : place + 1])
+                loss = loss + settings.sdf_weight * clamped_l1(values, points[..., 3], _CLAMP)
+            loss = loss / len(ids)
             torch.autograd.backward(loss)
             total = total + loss.detach()
         group.agree(not trouble, trouble)
@@ -288,29 +317,38 @@ def finetune_steps(
     save()
 
 
+class _Seen(NamedTuple):
+    """What steps keep of a shape: near which nodes its surface was, and what it should be."""
+
+    band: NarrowBand
+    target: SurfaceTree
+
+    @staticmethod
+    def of(shape: TrainingShape, settings: FinetuneSettings, like: Tensor) -> _Seen:
+        target = Mesh(shape.mesh.vertices.to(like), shape.mesh.faces.to(like.device))
+        return _Seen(
+            NarrowBand(-1.0, 1.0, settings.resolution, device=like.device, dtype=like.dtype),
+            SurfaceTree(target),
+        )
+
+
 def _distance(
     model: AutoDecoder,
     code: Tensor,
     shape: TrainingShape,
-    bands: dict[str, NarrowBand],
+    seen: _Seen,
     settings: FinetuneSettings,
     generator: torch.Generator,
 ) -> Tensor:
     """Return how far a code's mesh is from the mesh that it stands for."""
     latent = model.decoder.field(code)
-    if shape.name not in bands:
-        bands[shape.name] = NarrowBand(
-            -1.0, 1.0, settings.resolution, device=code.device, dtype=code.dtype
-        )
-    band = bands[shape.name]
-    mesh = isosurface(latent, law=settings.law, band=band)
+    mesh = isosurface(latent, law=settings.law, band=seen.band)
     assert isinstance(mesh, Mesh)
     if len(mesh.faces) == 0:
         raise RuntimeError(f"the surface of {shape.name} vanished ({range_of(latent)})")
-    target = Mesh(shape.mesh.vertices.to(mesh.vertices), shape.mesh.faces.to(mesh.faces.device))
-    points = target.sample(settings.surface_points, generator).points
+    points = seen.target.mesh.sample(settings.surface_points, generator).points
     if settings.metric == "surface":
-        return surface_loss(mesh, target, points, generator, reach=settings.reach)
+        return surface_loss(mesh, seen.target, points, generator, reach=settings.reach)
     return chamfer(mesh.sample(settings.surface_points, generator).points, points)
 
 
@@ -344,7 +382,8 @@ def _check(settings: FinetuneSettings) -> None:
     output = check_output_folder(settings.output)
     for name in (CHECKPOINT, "loss.png", "shapes.png", "report.json"):
         check_output(output / name, inputs=[checkpoint_file(settings.checkpoint)])
-    check_output_folder(output / "shapes")
+    for name in ("samples", "shapes"):
+        check_output_folder(output / name)
     check_apart(output, Path(settings.source))
     if (output / CHECKPOINT).is_file() and not settings.resume:
         raise ValueError(

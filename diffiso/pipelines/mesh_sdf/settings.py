@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from diffiso import view
+from diffiso.pipelines.auto_decoder import SampleSettings
 from diffiso.run import check_settings
 
 _MOST_CELLS = 4096  # along an axis: fifty million queries a step
@@ -138,6 +139,10 @@ class FinetuneSettings:
         surface_points: Points drawn on either surface.
         reach: Of the metric "surface": longer distances pull nothing. What a mesh lacks altogether
             would pull on whatever is nearest. None lets all pull.
+        sdf_weight: Of the mean distance between field and signed distances, beside the metric: what
+            keeps the field's values where meshes say nothing. 0 leaves it out (the paper).
+        sdf_points: Points of each shape in each step, where it does.
+        samples: Where signed distances are measured.
         law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
         resolution: Cells along each axis, of the final meshes too: the weights also learn to make
             up for what extraction leaves out, and meshes of more or fewer cells may become worse.
@@ -160,6 +165,9 @@ class FinetuneSettings:
     metric: Literal["surface", "chamfer"] = "surface"
     surface_points: int = 4096
     reach: float | None = 0.1
+    sdf_weight: float = 0.0
+    sdf_points: int = 1024
+    samples: SampleSettings = field(default_factory=SampleSettings)
     law: Literal["sdf", "implicit"] = "implicit"
     resolution: int = 128
     refresh_every: int = 100
@@ -177,8 +185,8 @@ class FinetuneSettings:
         positive = ("steps", "shapes_per_step", "learning_rate", "surface_points", "reach")
         check_settings(
             self,
-            positive=(*positive, "refresh_every", "distance_samples"),
-            not_negative=("code_learning_rate", "seed"),
+            positive=(*positive, "sdf_points", "refresh_every", "distance_samples"),
+            not_negative=("code_learning_rate", "sdf_weight", "seed"),
         )
         _check_resolution(self)
 
