@@ -2,8 +2,9 @@
 """A network fine-tuned through its meshes.
 
 A network learns 64 chairs, or cars, from signed distances, DeepSDF's samples, for 40,000 steps
-whose rate falls to zero. From there on it learns by the distance of its meshes (MeshSDF,
-supplementary 8.5), or goes on as before for as many seconds of the processor. All of them also find
+whose rate falls to zero twice. From there on it learns by the distance of its meshes (MeshSDF,
+supplementary 8.5) beside its signed distances, or goes on as before for as many seconds of the
+processor. All of them also find
 the codes of 16 shapes that none has seen: from signed distances as DeepSDF does, from there on
 through meshes, or, for as many seconds, as before. Meshes are judged at the resolution that they
 are delivered at, where they were fine-tuned, and at twice that. Meshes and networks, to go on with,
@@ -68,7 +69,15 @@ RATE = 5e-4  # at which plain training goes on
 CHAMFER = "chamfer_squared_30k"
 SAMPLES = SampleSettings(100_000, (math.sqrt(0.005), math.sqrt(0.0005)), 3 / 50)
 FINETUNE = FinetuneSettings(
-    "", "", steps=800, learning_rate=3e-4, resolution=CELLS, surface_points=4096, reach=0.1
+    "",
+    "",
+    steps=300,
+    learning_rate=3e-4,
+    resolution=CELLS,
+    surface_points=4096,
+    reach=0.1,
+    sdf_weight=1e-3,
+    samples=SAMPLES,
 )
 REFINE = RefineSettings(
     "", "", steps=CODE_STEPS, learning_rate=5e-3, resolution=CELLS, surface_points=4096, reach=0.1
@@ -162,7 +171,12 @@ class Family:
         began = time.process_time()
         with processes("cpu") as group:
             finetune_steps(
-                state, self.learned, settings, group, lambda: state.save(path, settings, digests)
+                state,
+                self.learned,
+                settings,
+                group,
+                lambda: state.save(path, settings, digests),
+                self.samples,
             )
         seconds = kept(self.folder / "tuned-seconds.pt", time.process_time() - began)
         return Learned(model.eval(), seconds, state.history)
