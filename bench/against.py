@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import table
+from bench import table, units
 from bench.timing import Record
 
 
@@ -83,8 +83,8 @@ def rows(compared: Sequence[Compared]) -> list[table.Row]:
             f"{each.op}: {each.case}",
             each.contender,
             each.peer,
-            table.significant(each.kept),
-            "gone" if each.now is None else table.significant(each.now),
+            units.significant(each.kept),
+            "gone" if each.now is None else units.significant(each.now),
             "worse" * each.worse,
         ]
         for each in nearest.values()
@@ -100,8 +100,8 @@ def trouble(compared: Sequence[Compared], path: Path) -> list[str]:
             "run, got none"
         ]
     return [
-        f"worse: {each.op}, {each.case}: {each.contender} takes {table.significant(each.now)} of "
-        f"the time of {each.peer}, before {table.significant(each.kept)} "
+        f"worse: {each.op}, {each.case}: {each.contender} takes {units.significant(each.now)} of "
+        f"the time of {each.peer}, before {units.significant(each.kept)} "
         f"(allowed: {100 * each.margin:.0f}% more)"
         for each in compared
         if each.worse and each.now is not None

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bench.units import in_bytes
+
 Outputs = dict[str, Sequence[Any]]
 """Tensors or arrays by name; a batch that was not packed has several of a name."""
 
@@ -53,21 +55,6 @@ class Settings:
 
     def size(self, full: int, tiny: int) -> int:
         return tiny if self.smoke else full // 2 if self.quick else full
-
-
-def in_bytes(count: float) -> str:
-    scale, unit = next(
-        (pair for pair in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= pair[0]), (1, "B")
-    )
-    return f"{significant(count / scale)} {unit}"
-
-
-def significant(value: float) -> str:
-    """Three significant digits, never an exponent."""
-    if value == 0:
-        return "0"
-    digits = max(0, 2 - int(f"{value:e}".partition("e")[2]))
-    return f"{value:.{digits}f}"
 
 
 def free_memory(device: torch.device) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from bench import table
+from bench import table, units
 from bench.peers import find
 from bench.timing import Record
 
@@ -129,7 +129,7 @@ def bars(case: Record) -> str:
         axes.axvline(case["bound"]["median"], color="#22272e", linestyle=":", linewidth=1.2)
     axes.set_yticks(places, [each["contender"] for each in contenders], fontsize=8)
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(lambda seconds, _: table.duration(seconds))
+    axes.xaxis.set_major_formatter(lambda seconds, _: units.duration(seconds))
     axes.xaxis.set_minor_formatter(lambda seconds, _: "")
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -157,14 +157,14 @@ def curves(growths: Sequence[Record]) -> str:
         axes.plot(sizes, medians, marker="o", markersize=3.5, color=INK["ours"])
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_xticks(sizes, [table.in_short(size) for size in sizes], fontsize=7)
+        axes.set_xticks(sizes, [units.in_short(size) for size in sizes], fontsize=7)
         axes.xaxis.set_minor_locator(plots.ticker.NullLocator())
         for which in ("major", "minor"):
             axes.tick_params(axis="y", which=which, labelsize=7)
-        axes.yaxis.set_major_formatter(lambda seconds, _: table.duration(seconds))
+        axes.yaxis.set_major_formatter(lambda seconds, _: units.duration(seconds))
         few = max(medians) < 10 * min(medians)  # too few powers of ten for their names alone
         axes.yaxis.set_minor_formatter(
-            lambda seconds, _, few=few: table.duration(seconds) if few else ""
+            lambda seconds, _, few=few: units.duration(seconds) if few else ""
         )
         axes.set_xlabel(growth["over"], fontsize=8)
         if growth["slope"] is not None:

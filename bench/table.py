@@ -4,27 +4,12 @@
 from collections.abc import Sequence
 
 from bench import scaling
-from bench.cases import PLURAL, in_bytes, significant
+from bench.cases import PLURAL
 from bench.timing import Record
+from bench.units import duration, in_bytes, percent, significant
 
-UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 COUNTED = ("vertices", "faces", "hits")
 Row = list[str]
-
-
-def duration(seconds: float) -> str:
-    scale, unit = next((pair for pair in UNITS if seconds >= pair[0]), UNITS[-1])
-    return f"{significant(seconds / scale)} {unit}"
-
-
-def in_short(count: int) -> str:
-    """A whole number in few characters: 32, 4.1k, 1.05M."""
-    scale, unit = next(pair for pair in ((1e6, "M"), (1e3, "k"), (1, "")) if count >= pair[0])
-    return f"{count / scale:.3g}{unit}"
-
-
-def share(part: float | None) -> str:
-    return "" if part is None else f"{significant(100 * part)}%"
 
 
 def differences(contender: Record) -> list[Record]:
@@ -81,7 +66,7 @@ def rows(case: Record) -> list[Row]:
                 significant(min(others) / each["median"])
                 if others and each["kind"] == "ours"
                 else "",
-                share(each["share_of_bound"]),
+                percent(each["share_of_bound"]),
                 *["" if took is None else duration(took) for took in others_of_call],
                 in_bytes(each["peak_bytes"]) if "peak_bytes" in each else "",
                 "" if scratch is None else significant(scratch),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import assert_close
 
-from bench import cases, memory, ops, peers, results, table, timing
+from bench import cases, memory, ops, peers, results, table, timing, units
 from bench.__main__ import announce, main
 from bench.cases import Case, Contender, Floor, Settings
 from bench.ops import mesh_sdf
@@ -242,7 +242,7 @@ def test_cases_beyond_memory_are_left_out(monkeypatch):
     [(1.234, "1.23 s"), (0.0123, "12.3 ms"), (4.567e-4, "457 us"), (2e-9, "2.00 ns")],
 )
 def test_durations(seconds, expected):
-    assert table.duration(seconds) == expected
+    assert units.duration(seconds) == expected
 
 
 # The contenders do the same job.
@@ -310,7 +310,8 @@ def test_sampling_contenders_agree():
             if other.name.startswith("grid_sample"):  # counts z, y, x
                 theirs_of_points = theirs_of_points.flip(-1)
             assert_close(theirs, ours)
-            assert_close(theirs_of_points, ours_of_points)
+            # A difference of samples over a spacing of 2/15, so that it is 8 times as inexact.
+            assert_close(theirs_of_points, ours_of_points, factor=8)
 
 
 def test_mesh_sdf_contenders_agree():

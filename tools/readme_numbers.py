@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.cases import in_bytes, significant
 from bench.table import agrees
+from bench.units import in_bytes, significant
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
