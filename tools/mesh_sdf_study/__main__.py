@@ -47,7 +47,10 @@ STUDIES = {
         lambda run, *_: classical.classical_rows(run), classical.SEEDS, classical.classical_table
     ),
     "finetuning": Study(
-        finetuning.finetuning_rows, len(finetuning.RUNS), finetuning.finetuning_table
+        finetuning.finetuning_rows,
+        len(finetuning.RUNS),
+        finetuning.finetuning_table,
+        finetuning.finetuning_pictures,
     ),
     "refinement": Study(
         refinement.refinement_rows,

@@ -13,6 +13,7 @@ stay in DIR/runs.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 import diffiso
-from diffiso import Mesh, io, shapes
+from diffiso import Mesh, io, plots, shapes, view
 from diffiso.fields import DecoderSettings, LatentField
 from diffiso.metrics import PROTOCOLS, surface_distance
 from diffiso.pipelines.auto_decoder import (
@@ -49,6 +50,7 @@ from diffiso.pipelines.mesh_sdf import (
     refine_code,
 )
 from diffiso.pipelines.mesh_sdf.finetune import finetune_steps
+from diffiso.proximity import closest_points
 from diffiso.run import load_checkpoint, processes, save_checkpoint, track
 
 Row = dict[str, Any]
@@ -67,6 +69,8 @@ ENCODE_STARTS = 8
 CODE_STEPS = 150  # and through meshes, from there on
 RATE = 5e-4  # at which plain training goes on
 CHAMFER = "chamfer_squared_30k"
+DRAWN = 3  # shapes of each family
+WORST_COLOR = 0.005  # of the longest side
 SAMPLES = SampleSettings(100_000, (math.sqrt(0.005), math.sqrt(0.0005)), 3 / 50)
 FINETUNE = FinetuneSettings(
     "",
@@ -315,3 +319,34 @@ def finetuning_table(rows: list[Row]) -> str:
             shown += [how, *rms, f"{unseen['median_rms_percent']:.4f}%", chamfer]
             lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def finetuning_pictures(folder: Path) -> list[Path]:
+    """Draw how baselines learned, and some shapes by each network of the first seed, by error."""
+    rows = json.loads((folder / "finetuning.json").read_text(encoding="utf-8"))
+    curves = {
+        f"{row['family']}, seed {row['seed']}": row["losses"]
+        for row in rows
+        if row["network"] == "baseline"
+    }
+    name = folder / "finetuning-baselines.png"
+    files = [plots.save_curves(name, curves, "step", "loss of signed distances")]
+    images, captions = [], []
+    for name_of_family in FAMILIES:
+        family = Family(folder, name_of_family, 0)
+        for shape in family.learned[:DRAWN]:
+            camera = view.fit_view(shape.mesh.vertices, up="y")
+            images.append(view.render(shape.mesh, camera, size=260))
+            captions.append(f"{name_of_family} {shape.name}")
+            for network in ("base", "plain", "tuned"):
+                field = AutoDecoder.load(family.folder / f"{network}.pt").field(shape.name)
+                mesh = learned_surface(field, CELLS)
+                error = closest_points(shape.mesh, mesh.vertices.double()).distances
+                rms = score(field, shape, CELLS).rms
+                side = float((shape.mesh.vertices.amax(0) - shape.mesh.vertices.amin(0)).max())
+                colors = view.error_colors(error, WORST_COLOR * side)
+                images.append(view.render(mesh, camera, size=260, colors=colors))
+                captions.append(f"{network}: RMS {100 * rms:.3f}%")
+    bar = view.ColorBar(100 * WORST_COLOR, "distance to the mesh, % of the longest side")
+    sheet = view.contact_sheet(images, captions, columns=4, bar=bar)
+    return [*files, io.save_image(folder / "finetuning.png", sheet)]
