@@ -123,7 +123,8 @@ def test_command_line_writes_a_run_folder(folder, tmp_path, capsys):
 
 
 def test_resumed_equals_unbroken(folder, tmp_path):
-    whole = quick(folder, tmp_path / "whole", steps=8, refresh_every=3)
+    both = {"sdf_weight": 0.1, "samples": SampleSettings(4000)}
+    whole = quick(folder, tmp_path / "whole", steps=8, refresh_every=3, **both)
     finetune(whole, quiet)
 
     class Stopped(Exception):

@@ -129,6 +129,19 @@ def test_sparse_crossings_in_long_rows(close_boundary):
         assert len(mesh.vertices) == (5 if at_end and not close_boundary else 6)
 
 
+@pytest.mark.parametrize("dtype", GRID_DTYPES)
+def test_one_absent_node_in_long_rows(dtype):
+    """Alone at every place of a row: it is seen in each lane of each register."""
+    for position in range(130):
+        values = torch.ones(2, 3, 130, dtype=dtype)
+        values[0] = -1
+        whole = marching_cubes(values)
+        values[0, 1, position] = math.nan
+        mesh = check_against_reference(values)
+        assert len(mesh.faces) < len(whole.faces)
+        assert bool(mesh.vertices.isfinite().all())
+
+
 @pytest.mark.parametrize("close_boundary", [False, True])
 def test_every_one_cell_grid(close_boundary):
     """All 256 sign patterns, and each again with one absent corner."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffiso.io import StrPath, load_mesh, write_file
 from diffiso.metrics import Frame, fit_frame
-from diffiso.run import check_settings, memory_bytes, step_generator, track
+from diffiso.run import Processes, check_settings, memory_bytes, step_generator, track
 from diffiso.shapes import MeshShape, sdf_samples
 from diffiso.types import Mesh
 
@@ -245,3 +245,30 @@ def cached_samples(
         write_file(path, buffer.getvalue())
         samples[index] = part
     return samples
+
+
+def shared_samples(
+    shapes: list[TrainingShape],
+    settings: SampleSettings,
+    folder: Path,
+    seed: int,
+    group: Processes,
+) -> Tensor:
+    """Return what :func:`cached_samples` does, measured by all processes together; a collective.
+
+    Args:
+        shapes: The shapes.
+        settings: How many points of each, and where.
+        folder: Where to keep them.
+        seed: Seed of the draws.
+        group: The processes.
+
+    Raises:
+        ValueError: If all of them do not fit the memory.
+        OSError: If a file cannot be written.
+    """
+    with group.together():
+        if group.size > 1:
+            cached_samples(shapes[group.rank :: group.size], settings, folder, seed)
+    with group.together():
+        return cached_samples(shapes, settings, folder, seed)

@@ -11,9 +11,9 @@ from diffiso import plots
 from diffiso.io import check_output, check_output_folder, save_image, save_mesh
 from diffiso.pipelines.auto_decoder.data import (
     MeshFolder,
-    cached_samples,
     check_apart,
     read_mesh_folder,
+    shared_samples,
 )
 from diffiso.pipelines.auto_decoder.model import CHECKPOINT, AutoDecoder
 from diffiso.pipelines.auto_decoder.results import ShapeResult, draw_results, judge, summarize
@@ -133,11 +133,8 @@ def _learn(
     report: Report,
 ) -> TrainState:
     """Return the state after the last step, saved."""
-    samples_folder = checkpoint.parent / "samples"
-    with group.together():
-        if group.is_first:
-            cached_samples(folder.shapes, settings.samples, samples_folder, settings.seed)
-    samples = cached_samples(folder.shapes, settings.samples, samples_folder, settings.seed)
+    place = checkpoint.parent / "samples"
+    samples = shared_samples(folder.shapes, settings.samples, place, settings.seed, group)
     tell(f"samples   {settings.samples.count:,} a shape; {report.lap('samples'):.0f} s")
     digests = [shape.digest for shape in folder.shapes]
     state = TrainState.start(settings, folder.shapes, group.device)

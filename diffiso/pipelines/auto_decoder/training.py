@@ -169,8 +169,8 @@ def draw_points(
 
     Args:
         samples: (S, N, 4), ordered by distance.
-        inside: (S,) how many of a shape's samples are negative.
-        ids: (B,) indices of shapes.
+        inside: (S,) how many of a shape's samples are negative, on the CPU.
+        ids: (B,) indices of shapes, on the CPU.
         points: How many of each, P.
         generator: Source of the draws.
     """

@@ -24,7 +24,7 @@ from diffiso.pipelines.auto_decoder import (
     judge,
     read_mesh_folder,
 )
-from diffiso.pipelines.auto_decoder.data import cached_samples, check_apart
+from diffiso.pipelines.auto_decoder.data import check_apart, shared_samples
 from diffiso.pipelines.auto_decoder.model import CHECKPOINT, checkpoint_file
 from diffiso.pipelines.auto_decoder.results import draw_results, summarize
 from diffiso.pipelines.auto_decoder.training import draw_points
@@ -179,11 +179,10 @@ def finetune(
 
         samples = None
         if settings.sdf_weight > 0:
-            with group.together():
-                if group.is_first:
-                    cached_samples(shapes, settings.samples, output / "samples", settings.seed)
-            samples = cached_samples(shapes, settings.samples, output / "samples", settings.seed)
+            place = output / "samples"
+            samples = shared_samples(shapes, settings.samples, place, settings.seed, group)
             samples = samples.to(group.device)
+            tell(f"samples   {settings.samples.count:,} a shape; {report.lap('samples'):.0f} s")
         finetune_steps(state, shapes, settings, group, save, samples)
         tell(f"learned   {settings.steps} steps; {report.lap('steps'):.0f} s")
     if not group.is_first:
@@ -251,12 +250,18 @@ def finetune_steps(
         group: The processes that share the work: each takes some shapes of every step.
         save: Writes a checkpoint.
         samples: (S, N, 4) points and signed distances of the shapes, ordered by distance; only
-            where these have a weight.
+            where these have a weight, and then they must be there.
 
     Raises:
+        ValueError: If they are there without a weight, or missing with one.
         RuntimeError: If a surface vanishes or the loss is not finite; what was saved before stays:
             a surface may be gone long before its turn comes.
     """
+    if (samples is None) != (settings.sdf_weight == 0):
+        raise ValueError(
+            "finetune_steps: samples must be given where sdf_weight is positive, and only there, "
+            f"got {settings.sdf_weight:g} {'without' if samples is None else 'with'} samples"
+        )
     model = state.model
     decoder = model.decoder.eval()  # without dropout: a surface that jitters has no gradient
     table = model.codes.weight
@@ -283,16 +288,16 @@ def finetune_steps(
                 if shape.name not in seen:
                     seen[shape.name] = _Seen.of(shape, settings, codes)
                 loss = _distance(model, codes[place], shape, seen[shape.name], settings, generator)
+                if samples is not None and inside is not None:
+                    one = ids[place : place + 1]
+                    points = draw_points(samples, inside, one, settings.sdf_points, generator)
+                    values = decoder(points[..., :3], codes[place : place + 1])
+                    loss = loss + settings.sdf_weight * clamped_l1(values, points[..., 3], _CLAMP)
+                loss = loss / len(ids)
+                torch.autograd.backward(loss)
             except (RuntimeError, ValueError) as error:
                 trouble = f"finetune: {error} at step {step}"
                 break
-            if samples is not None and inside is not None:
-                one = ids[place : place + 1]
-                points = draw_points(samples, inside, one, settings.sdf_points, generator)
-                values = decoder(points[..., :3], codes[place : place + 1])
-                loss = loss + settings.sdf_weight * clamped_l1(values, points[..., 3], _CLAMP)
-            loss = loss / len(ids)
-            torch.autograd.backward(loss)
             total = total + loss.detach()
         group.agree(not trouble, trouble)
         mean = float(group.size * group.mean(total))
