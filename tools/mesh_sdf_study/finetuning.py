@@ -64,9 +64,8 @@ POINTS = 50_000  # on each surface, for distances
 WIDTH = 64  # of a network that cannot learn them all to the last detail
 STEPS = 28_000
 RESTART, RESTART_STEPS = 1e-3, 12_000  # which finds parts that a code had lost
-ENCODE_STEPS = 800  # by points, to find a code: DeepSDF's
-ENCODE_STARTS = 8
-CODE_STEPS = 150  # and through meshes, from there on
+ENCODE_STEPS = 400  # by points, to find a code
+CODE_STEPS = 60  # and through meshes, from there on
 RATE = 5e-4  # at which plain training goes on
 CHAMFER = "chamfer_squared_30k"
 DRAWN = 3  # shapes of each family
@@ -84,7 +83,7 @@ FINETUNE = FinetuneSettings(
     samples=SAMPLES,
 )
 REFINE = RefineSettings(
-    "", "", steps=CODE_STEPS, learning_rate=5e-3, resolution=CELLS, surface_points=4096, reach=0.1
+    "", "", steps=CODE_STEPS, learning_rate=1e-2, resolution=CELLS, surface_points=4096, reach=0.1
 )
 
 
@@ -100,7 +99,7 @@ class Score(NamedTuple):
     """How far a surface is from the mesh that it stands for."""
 
     rms: float  # as a share of the longest side
-    chamfer: float
+    chamfer: float | None
 
 
 class Family:
@@ -139,13 +138,15 @@ class Family:
             state.model.load_state_dict(start.state_dict())
         if path.is_file():
             state.load(path, settings, digests)
-        began = time.process_time()
+        clock = Clock(self.folder / f"{name}-seconds.pt")
+
+        def save() -> None:
+            state.save(path, settings, digests)
+            clock.save()
+
         with processes("cpu") as group:
-            train_steps(
-                state, self.samples, settings, group, lambda: state.save(path, settings, digests)
-            )
-        seconds = kept(self.folder / f"{name}-seconds.pt", time.process_time() - began)
-        return Learned(state.model.eval(), seconds, [(r.step, r.loss) for r in state.history])
+            train_steps(state, self.samples, settings, group, save)
+        return Learned(state.model.eval(), clock.seconds, [(r.step, r.loss) for r in state.history])
 
     def baseline(self) -> Learned:
         """Return a network whose loss is flat: its rate falls to zero twice."""
@@ -172,28 +173,25 @@ class Family:
         state = FinetuneState.start(model, settings)
         if path.is_file():
             state.load(path, settings, digests)
-        began = time.process_time()
+        clock = Clock(self.folder / "tuned-seconds.pt")
+
+        def save() -> None:
+            state.save(path, settings, digests)
+            clock.save()
+
         with processes("cpu") as group:
-            finetune_steps(
-                state,
-                self.learned,
-                settings,
-                group,
-                lambda: state.save(path, settings, digests),
-                self.samples,
-            )
-        seconds = kept(self.folder / "tuned-seconds.pt", time.process_time() - began)
-        return Learned(model.eval(), seconds, state.history)
+            finetune_steps(state, self.learned, settings, group, save, self.samples)
+        return Learned(model.eval(), clock.seconds, state.history)
 
     def scores(self, model: AutoDecoder, cells: int) -> list[Score]:
         """Return the scores of all shapes that were learned."""
         fields = [model.field(shape.name) for shape in self.learned]
         pairs = zip(track(fields, "judging"), self.learned, strict=True)
-        return [score(field, shape, cells) for field, shape in pairs]
+        return [score(field, shape, cells, cells == CELLS) for field, shape in pairs]
 
     def codes_of_unseen(self, model: AutoDecoder, steps: int) -> tuple[list[Tensor], float]:
         """Return codes of the others by their signed distances, and seconds of the processor."""
-        settings = EncodeSettings("", "", steps=steps, points=4096, starts=ENCODE_STARTS)
+        settings = EncodeSettings("", "", steps=steps, points=2048)
         began = time.process_time()
         codes = [find_code(model, samples, settings) for samples in self.unseen_samples]
         return codes, time.process_time() - began
@@ -208,7 +206,7 @@ class Family:
             target = SurfaceTarget(shape.mesh, REFINE.surface_points, index, REFINE.reach)
             with processes("cpu") as group:
                 refine_code(model, target, state, REFINE, group, lambda state: None)
-            moved.append(state.code.detach().clone())
+            moved.append(state.best.detach().clone())
         return moved, time.process_time() - began
 
     def scores_of_unseen(self, model: AutoDecoder, codes: list[Tensor]) -> list[Score]:
@@ -217,12 +215,19 @@ class Family:
         return [score(model.decoder.field(code), shape, CELLS) for code, shape in pairs]
 
 
-def kept(path: Path, seconds: float) -> float:
-    """Return the seconds that a file tells, or write them to it."""
-    if path.is_file():
-        return float(load_checkpoint(path)["seconds"])
-    save_checkpoint(path, {"seconds": seconds})
-    return seconds
+class Clock:
+    """The processor's seconds of a run, with those from before it was stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.began = path, time.process_time()
+        self.before = float(load_checkpoint(path)["seconds"]) if path.is_file() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.process_time() - self.began
+
+    def save(self) -> None:
+        save_checkpoint(self.path, {"seconds": self.seconds})
 
 
 def copy_of(model: AutoDecoder) -> AutoDecoder:
@@ -232,20 +237,23 @@ def copy_of(model: AutoDecoder) -> AutoDecoder:
 
 
 @torch.no_grad()
-def score(field: LatentField, shape: TrainingShape, cells: int) -> Score:
+def score(field: LatentField, shape: TrainingShape, cells: int, chamfer_too: bool = True) -> Score:
     mesh = learned_surface(field, cells)
     if len(mesh.faces) == 0:
-        return Score(math.inf, math.inf)
+        return Score(math.inf, math.inf if chamfer_too else None)
     mesh = Mesh(mesh.vertices.double(), mesh.faces)
     distance = surface_distance(mesh, shape.mesh, POINTS, torch.Generator().manual_seed(0))
+    if not chamfer_too:
+        return Score(distance.rms / distance.side, None)
     chamfer = PROTOCOLS[CHAMFER].score(mesh, shape.mesh, torch.Generator().manual_seed(0))
     return Score(distance.rms / distance.side, chamfer.value)
 
 
 def in_short(scores: Sequence[Score]) -> Row:
+    chamfers = [s.chamfer for s in scores if s.chamfer is not None]
     return {
         "rms_percent_of_side": 100 * statistics.fmean(s.rms for s in scores),
-        "chamfer": statistics.fmean(s.chamfer for s in scores),
+        "chamfer": statistics.fmean(chamfers) if chamfers else None,
         "median_rms_percent": 100 * statistics.median(s.rms for s in scores),
         "worst_rms_percent": 100 * max(s.rms for s in scores),
     }
@@ -282,43 +290,63 @@ def finetuning_rows(run: int, folder: Path, meshes: Path) -> list[Row]:
             }
         )
 
-    add("baseline", base, {"points": family.codes_of_unseen(base.model, ENCODE_STEPS)})
-    by_points, seconds = family.codes_of_unseen(tuned.model, ENCODE_STEPS)
-    moved, more_seconds = family.codes_through_meshes(tuned.model, by_points)
-    steps = math.ceil(ENCODE_STEPS * (1 + more_seconds / seconds))
-    add("plain", plain, {"points, longer": family.codes_of_unseen(plain.model, steps)})
-    codes = {"points": (by_points, seconds), "meshes": (moved, seconds + more_seconds)}
-    add("through meshes", tuned, codes)
+    for network, found in (("baseline", base), ("plain", plain), ("through meshes", tuned)):
+        points, seconds = family.codes_of_unseen(found.model, ENCODE_STEPS)
+        moved, more = family.codes_through_meshes(found.model, points)
+        codes = {"points": (points, seconds), "meshes": (moved, seconds + more)}
+        if found is plain:
+            steps = math.ceil(ENCODE_STEPS * (1 + more / seconds))
+            codes["points for longer"] = family.codes_of_unseen(found.model, steps)
+        add(network, found, codes)
     return rows
 
 
 def finetuning_table(rows: list[Row]) -> str:
-    heads = "family, seed, network, seconds, learned: RMS / side, change, Chamfer x 1000, floor"
-    heads += ", at twice the cells: RMS / side, unseen: codes by, RMS / side, change, median"
-    heads += ", Chamfer x 1000"
-    lines = [f"| {' | '.join(heads.split(', '))} |", "|---" * 14 + "|"]
-    for row in rows:
-        first = next(r for r in rows if all(r[k] == row[k] for k in ("family", "seed")))
-        start = next(iter(first["unseen"].values()))
+    """Return two tables: of the shapes that were learned, and of the others."""
+    learned = ["family, network, seconds, RMS / side, change by seed, Chamfer x 1000, floor"]
+    learned[0] += ", at twice the cells: RMS / side, change by seed"
+    unseen = ["family, network, codes by, seconds, RMS / side, change by seed, median RMS / side"]
+    unseen[0] += ", change by seed, Chamfer x 1000"
+    for family in FAMILIES:
+        runs = [
+            [row for row in rows if row["family"] == family and row["seed"] == seed]
+            for seed in sorted({row["seed"] for row in rows if row["family"] == family})
+        ]
+        for each in zip(*runs, strict=True):  # one network, of all seeds
+            about = [family, each[0]["network"]]
+            starts = [run[0]["learned"] for run in runs]
+            twice = [run[0]["learned_at_twice"] for run in runs]
+            line = [*about, f"{statistics.fmean(row['seconds'] for row in each):.0f}"]
+            line += compared([row["learned"] for row in each], starts, "rms_percent_of_side")
+            line += [chamfer_of([row["learned"] for row in each])]
+            line += [f"{1000 * statistics.fmean(row['chamfer_floor'] for row in each):.4f}"]
+            line += compared([r["learned_at_twice"] for r in each], twice, "rms_percent_of_side")
+            learned.append(", ".join(line))
+            first = [run[0]["unseen"]["points"] for run in runs]
+            for how in each[0]["unseen"]:
+                found = [row["unseen"][how] for row in each]
+                line = [*about, how, f"{statistics.fmean(part['seconds'] for part in found):.0f}"]
+                line += compared(found, first, "rms_percent_of_side")
+                line += compared(found, first, "median_rms_percent")
+                unseen.append(", ".join([*line, chamfer_of(found)]))
+    return "\n\n".join(as_table(lines) for lines in (learned, unseen))
 
-        def cells(found: Row, before: Row, is_first: bool) -> list[str]:
-            change = found["rms_percent_of_side"] / before["rms_percent_of_side"] - 1
-            return [
-                f"{found['rms_percent_of_side']:.4f}%",
-                "" if is_first else f"{100 * change:+.1f}%",
-                f"{1000 * found['chamfer']:.4f}",
-            ]
 
-        for number, (how, unseen) in enumerate(row["unseen"].items()):
-            about = [row["family"], str(row["seed"]), row["network"], f"{row['seconds']:.0f}"]
-            learned = cells(row["learned"], first["learned"], row is first)
-            learned.append(f"{1000 * row['chamfer_floor']:.4f}")
-            learned.append(f"{row['learned_at_twice']['rms_percent_of_side']:.4f}%")
-            shown = [*about, *learned] if number == 0 else [""] * 9
-            *rms, chamfer = cells(unseen, start, row is first)
-            shown += [how, *rms, f"{unseen['median_rms_percent']:.4f}%", chamfer]
-            lines.append(f"| {' | '.join(shown)} |")
-    return "\n".join(lines)
+def compared(found: Sequence[Row], before: Sequence[Row], key: str) -> list[str]:
+    """Return a mean over seeds, and the change of each seed; nothing beside what is compared."""
+    changes = [f"{100 * (a[key] / b[key] - 1):+.1f}%" for a, b in zip(found, before, strict=True)]
+    same = all(a is b for a, b in zip(found, before, strict=True))
+    return [f"{statistics.fmean(a[key] for a in found):.4f}%", "" if same else " ".join(changes)]
+
+
+def chamfer_of(found: Sequence[Row]) -> str:
+    return f"{1000 * statistics.fmean(part['chamfer'] for part in found):.4f}"
+
+
+def as_table(lines: Sequence[str]) -> str:
+    """Return lines of cells that commas part, the first of them heads, as Markdown."""
+    rows = [f"| {line.replace(', ', ' | ')} |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(lines[0].split(", ")) + "|", *rows[1:]])
 
 
 def finetuning_pictures(folder: Path) -> list[Path]:
