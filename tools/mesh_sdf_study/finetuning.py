@@ -138,7 +138,7 @@ class Family:
             state.model.load_state_dict(start.state_dict())
         if path.is_file():
             state.load(path, settings, digests)
-        clock = Clock(self.folder / f"{name}-seconds.pt")
+        clock = Clock(self.folder / f"{name}-seconds.pt", state.step == settings.steps)
 
         def save() -> None:
             state.save(path, settings, digests)
@@ -173,7 +173,7 @@ class Family:
         state = FinetuneState.start(model, settings)
         if path.is_file():
             state.load(path, settings, digests)
-        clock = Clock(self.folder / "tuned-seconds.pt")
+        clock = Clock(self.folder / "tuned-seconds.pt", len(state.history) == settings.steps)
 
         def save() -> None:
             state.save(path, settings, digests)
@@ -216,17 +216,20 @@ class Family:
 
 
 class Clock:
-    """The processor's seconds of a run, with those from before it was stopped."""
+    """The processor's seconds of a run, with those from before it was stopped.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.began = path, time.process_time()
-        self.before = float(load_checkpoint(path)["seconds"]) if path.is_file() else 0.0
+    Attributes:
+        seconds: Those that were saved last.
+    """
 
-    @property
-    def seconds(self) -> float:
-        return self.before + time.process_time() - self.began
+    def __init__(self, path: Path, is_over: bool) -> None:
+        self.path, self.is_over, self.began = path, is_over, time.process_time()
+        self.seconds = float(load_checkpoint(path)["seconds"]) if path.is_file() else 0.0
 
     def save(self) -> None:
+        if not self.is_over:
+            now = time.process_time()
+            self.seconds, self.began = self.seconds + now - self.began, now
         save_checkpoint(self.path, {"seconds": self.seconds})
 
 
