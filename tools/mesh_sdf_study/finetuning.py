@@ -64,8 +64,8 @@ POINTS = 50_000  # on each surface, for distances
 WIDTH = 64  # of a network that cannot learn them all to the last detail
 STEPS = 28_000
 RESTART, RESTART_STEPS = 1e-3, 12_000  # which finds parts that a code had lost
-ENCODE_STEPS = 400  # by points, to find a code
-CODE_STEPS = 60  # and through meshes, from there on
+ENCODE_STEPS, ENCODE_STARTS = 800, 8  # by points, to find a code: DeepSDF's
+CODE_STEPS = 80  # and through meshes, from there on
 RATE = 5e-4  # at which plain training goes on
 CHAMFER = "chamfer_squared_30k"
 DRAWN = 3  # shapes of each family
@@ -191,7 +191,7 @@ class Family:
 
     def codes_of_unseen(self, model: AutoDecoder, steps: int) -> tuple[list[Tensor], float]:
         """Return codes of the others by their signed distances, and seconds of the processor."""
-        settings = EncodeSettings("", "", steps=steps, points=2048)
+        settings = EncodeSettings("", "", steps=steps, points=2048, starts=ENCODE_STARTS)
         began = time.process_time()
         codes = [find_code(model, samples, settings) for samples in self.unseen_samples]
         return codes, time.process_time() - began
