@@ -140,8 +140,8 @@ class FinetuneSettings:
         reach: Of the metric "surface": longer distances pull nothing. What a mesh lacks altogether
             would pull on whatever is nearest. None lets all pull.
         sdf_weight: Of the mean difference between field and signed distances, both clamped to 0.1
-            as DeepSDF does, beside the metric: it holds the field where meshes say nothing, and
-            finds parts that a mesh lacks. 0 leaves it out (the paper).
+            as DeepSDF does, beside the metric: it holds the field where meshes say nothing. 0
+            leaves it out (the paper).
         sdf_points: Points of each shape in each step, where it does.
         samples: Where signed distances are measured.
         law: How vertices follow the field: "sdf" (the paper) or "implicit" (exact).
