@@ -23,7 +23,8 @@ from bench.units import in_bytes, significant
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
-BENCHMARKS = ROOT / "bench" / "results" / "amd-epyc-2-threads"
+BENCHMARKS = ROOT / "bench" / "results" / "intel-r-xeon-r-processor-2-threads"
+BESIDE = ROOT / "bench" / "results" / "amd-epyc-2-threads"  # an older run
 WIDTH = 120
 
 Record = dict[str, Any]
@@ -33,9 +34,9 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def case(op: str, name: str) -> dict[str, Record]:
+def case(op: str, name: str, folder: Path = BENCHMARKS) -> dict[str, Record]:
     """Return the contenders of a case by name."""
-    record = read(BENCHMARKS / f"{op}.json")
+    record = read(folder / f"{op}.json")
     (found,) = (case for case in record["cases"] if case["case"] == name)
     for each in found["contenders"]:
         if not agrees(each):
@@ -61,24 +62,37 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{float(f'{100 * share:.{digits}g}'):g}%"
 
 
+def processor(record: Record) -> str:
+    """Its name, without marks of trade."""
+    name = record["environment"]["hardware"]["processor"]
+    return str(name).replace("(R)", "").removesuffix(" Processor")
+
+
+def with_vtk(found: dict[str, Record], faces: str) -> tuple[Record, Record]:
+    """Return our record and VTK's, which casts what it does not read."""
+    cast = found.get("VTK Flying Edges (cast to float32)")
+    return found[f"diffiso, {faces} faces"], cast or found["VTK Flying Edges"]
+
+
 def marching_cubes() -> str:
     record = read(BENCHMARKS / "marching_cubes.json")
+    beside = processor(read(BESIDE / "marching_cubes.json"))
     peers, settings = record["environment"]["peers"], record["settings"]
     packages = {"Warp": "warp-lang", "scikit-image": "scikit-image"}
     without_threads = [name for name, package in packages.items() if peers.get(package)]
     slow = " and ".join(f"{name} {peers[packages[name]]}" for name in without_threads)
     slow += " have" if len(without_threads) > 1 else " has"
     intro = f"""
-        `marching_cubes`, forward, whole calls with output allocation.
-        {record["environment"]["hardware"]["processor"]} (Zen 5), {settings["threads"]} threads,
-        float32, medians of {settings["runs"]} runs in one process, each contender in turn:
-        `python -m bench marching_cubes` (all cases and spreads: `bench/results/`). VTK is
-        `vtkFlyingEdges3D` {peers["vtk"]} without normals, gradients and scalars, on the same memory
-        with the same threads; {slow} no threads. Bound is the time in which the same threads can
-        read the samples once.
+        `marching_cubes`, forward, whole calls with output allocation. {processor(record)},
+        {settings["threads"]} threads, float32, medians of {settings["runs"]} runs in one process,
+        each contender in turn: `python -m bench marching_cubes` (all cases and spreads:
+        `bench/results/`). VTK is `vtkFlyingEdges3D` {peers["vtk"]} without normals, gradients and
+        scalars, on the same memory with the same threads; the second of its ratios is of an
+        earlier build on {beside}. {slow} no threads. Bound is the time in which the same threads can read the
+        samples once.
     """
-    heads = "case, vertices, diffiso, VTK, {}, VTK / diffiso, bound / diffiso, scratch"
-    heads = heads.format(", ".join(without_threads)).split(", ")
+    heads = ["case", "vertices", "diffiso", "VTK", *without_threads, "VTK / diffiso"]
+    heads += [f"on {beside}", "bound / diffiso", "scratch"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, faces in (
         ("sphere 256^3 float32", "int64"),
@@ -88,17 +102,18 @@ def marching_cubes() -> str:
         ("sphere 512^3 float16", "int64"),
     ):
         found = case("marching_cubes", name)
-        ours = found[f"diffiso, {faces} faces"]
-        cast = found.get("VTK Flying Edges (cast to float32)")
-        vtk = cast or found["VTK Flying Edges"]
+        ours, vtk = with_vtk(found, faces)
+        cast = "cast" in vtk["contender"]
+        ours_beside, vtk_beside = with_vtk(case("marching_cubes", name, BESIDE), faces)
         others = [found.get(peer) for peer in without_threads]
         cells = [
             f"{name.removesuffix(' float32')}, {faces} faces".replace(" float16", ", float16"),
             f"{ours['outputs']['vertices']:,}",
             milliseconds(ours["median"]),
-            milliseconds(vtk["median"]) + " (after a cast)" * (cast is not None),
+            milliseconds(vtk["median"]) + " (after a cast)" * cast,
             *["-" if other is None else milliseconds(other["median"]) for other in others],
             significant_pair(vtk["median"] / ours["median"]),
+            significant_pair(vtk_beside["median"] / ours_beside["median"]),
             f"{100 * ours['share_of_bound']:.0f}%",
             f"{ours['scratch_bytes_per_sample']:.2f} B a node",
         ]
