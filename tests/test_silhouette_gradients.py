@@ -343,6 +343,28 @@ def test_near_plane(near, generator):
     assert float(expected.abs().max()) > 1
 
 
+@pytest.mark.parametrize("seed", [2, 4, 15, 25])
+def test_edges_far_longer_than_the_picture(seed):
+    """Triangles around the camera: as they grow, their picture stays, but not its edges' length."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn((6, 3), dtype=torch.float64, generator=generator)
+    corners = torch.randint(0, 6, (3, 3), generator=generator)
+    weights = torch.rand((1, 32, 32), dtype=torch.float64, generator=generator)
+    ahead = torch.tensor([0.0, 0.0, -1.0]).double()
+    camera = Camera.look_at(1e-9 * -ahead, ahead, field_of_view=60.0, size=32, dtype=torch.float64)
+
+    def look(scale):
+        grown = (scale * points).requires_grad_()
+        picture = silhouette((grown, corners), camera, near=NEAR)
+        return picture.detach(), scale * torch.autograd.grad(picture, grown, weights)[0]
+
+    (small, expected), (large, actual) = look(1.0), look(1e4)
+    assert torch.equal(small, large)
+    # Edges of 1e8 pixels: their places are good to 1e-8 pixels.
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+    assert float(expected.abs().max()) > 1
+
+
 def test_gradient_descent_finds_a_circle():
     """An image loss alone moves and resizes a ball until its picture is the target."""
     camera = facing(48, dtype=torch.float32)

@@ -87,9 +87,13 @@ struct RowSpan {
 struct LineCuts {
   static constexpr int kMost = 32;
   double at[kMost + 1];  // shares of the line, rising
+  double apart;          // by less they are one
   int pieces;            // the k-th from at[k] to at[k + 1]
 
-  DIFFISO_HD LineCuts(double begin, double end) : pieces(1) {
+  // Lines that pass close to the camera are millions of pixels long: cuts are one by their distance
+  // in the picture.
+  DIFFISO_HD LineCuts(double begin, double end, double length)
+      : apart(1e-9 / (length > 1 ? length : 1)), pieces(1) {
     at[0] = begin;
     at[1] = end;
   }
@@ -97,11 +101,10 @@ struct LineCuts {
   DIFFISO_HD double middle(int k) const { return (at[k] + at[k + 1]) / 2; }
 
   DIFFISO_HD void add(double share) {
-    constexpr double kApart = 1e-9;
-    if (!(share > at[0] + kApart && share < at[pieces])) return;
+    if (!(share > at[0] + apart && share < at[pieces])) return;
     int k = pieces;
     while (at[k - 1] > share) --k;
-    if (share <= at[k - 1] + kApart) return;
+    if (share <= at[k - 1] + apart) return;
     if (pieces < kMost) ++pieces;
     for (int after = pieces; after > k; --after) at[after] = at[after - 1];
     at[k] = share;
@@ -282,7 +285,7 @@ struct LineInRow {
     for (int64_t k = 0; k < columns; ++k) pulls = pulls || weight(grad, first_column + k) != 0;
     if (!(pulls && begin < end && length > 0)) return sums;
     for (double from = begin; from < end;) {
-      LineCuts cuts(from, end);
+      LineCuts cuts(from, end, length);
       for (int64_t k = 1; k < columns; ++k) {
         cuts.add((static_cast<double>(first_column + k) - s.x0) / dx);
       }
