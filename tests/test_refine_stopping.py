@@ -107,6 +107,33 @@ def test_several_processes_match_one(folder, tmp_path):
     assert "at step 0" in failed.stderr
 
 
+def test_processes_that_would_start_elsewhere_start_together(folder, tmp_path):
+    """One view shows the flat solid, the other the tall one: half of each is nearest to none."""
+    for name in ("flat", "tall"):
+        solid = str(folder / "solids" / f"{name}.ply")
+        ring = ViewsSettings(solid, str(tmp_path / name), rig="ring", count=2, size=48)
+        make_views(ring, quiet)
+    frames = json.loads((tmp_path / "flat" / "transforms.json").read_text())["frames"]
+    mask = frames[1]["mask_path"]
+    shutil.copy(tmp_path / "tall" / mask, tmp_path / "flat" / mask)
+    settings = quick(folder, tmp_path / "more.ply", tmp_path / "flat", steps=8, start_shape=None)
+    settings = dataclasses.replace(settings, reference=str(folder / "between.ply"))
+    write_settings(tmp_path / "more.json", settings)
+    given = [settings.checkpoint, settings.target, "--settings", str(tmp_path / "more.json")]
+    done = launched(given)
+    assert done.returncode == 0, done.stderr
+    one = refine(dataclasses.replace(settings, output=str(tmp_path / "one.ply")), quiet)
+    more = load_checkpoint(tmp_path / "more.pt")
+    torch.testing.assert_close(more["codes"][0], one.state.codes[0], rtol=0, atol=0)
+    torch.testing.assert_close(more["code"], one.state.code, rtol=0, atol=1e-4)
+    module = sys.modules["diffiso.pipelines.mesh_sdf.refine"]
+    model = module.AutoDecoder.load(settings.checkpoint)
+    target = module.load_target(settings, model).target
+    alone = module.Processes(0, 1, torch.device("cpu"))
+    starts = [module._best_start(model, target.part(rank, 2), alone) for rank in range(2)]
+    assert starts == ["flat", "tall"]
+
+
 @pytest.mark.parametrize("target", ["one view", "between.ply"])
 def test_more_processes_than_views_and_surfaces(folder, tmp_path, target):
     """One view for two processes; and distances that both see, of points of their own."""
@@ -161,6 +188,50 @@ def test_what_vanishes_later_can_be_written(folder, tmp_path):
     else:
         found = refine(dataclasses.replace(settings, resume=True, steps=step - 1), quiet)
         assert len(found.mesh.faces) > 0
+
+
+def test_what_vanishes_in_the_last_step_is_found(folder, tmp_path):
+    settings = quick(folder, tmp_path / "far.ply", learning_rate=50.0, resolution=12, steps=1)
+    with pytest.raises(RuntimeError, match=r"the surface vanished \(its field is .*\) at step 1"):
+        refine(settings, quiet)
+    kept = load_checkpoint(tmp_path / "far.pt")
+    assert kept["history"] == kept["codes"] == []
+    assert float(kept["code"].norm()) < 40
+    assert not (tmp_path / "far.ply").exists()
+
+
+def test_rays_go_back_to_the_last_surface_that_was_looked_for(folder, tmp_path, monkeypatch):
+    """Which is looked for every ten steps; from there on fewer steps end well."""
+    settings = quick(folder, tmp_path / "far.ply", renderer="rays", steps=14, resolution=12)
+    module = sys.modules["diffiso.pipelines.mesh_sdf.refinement"]
+    found = module._has_surface
+    with monkeypatch.context() as patch:
+        gone = iter([True, True, False, False])  # at steps 0 and 10, and in the end
+        patch.setattr(module, "_has_surface", lambda *_: next(gone))
+        with pytest.raises(RuntimeError, match=r"the surface vanished \(.*\) at step 14"):
+            refine(settings, quiet)
+    kept = load_checkpoint(tmp_path / "far.pt")
+    assert len(kept["history"]) == len(kept["codes"]) == 10
+    whole = refine(dataclasses.replace(settings, output=str(tmp_path / "ten.ply"), steps=10), quiet)
+    assert torch.equal(kept["code"], whole.state.code)
+    again = refine(dataclasses.replace(settings, resume=True, steps=12), quiet)
+    assert again.state.step == 12
+    assert found(module.AutoDecoder.load(settings.checkpoint), again.code, settings)
+
+
+def test_the_last_code_may_be_the_best(folder, tmp_path):
+    settings = quick(folder, tmp_path / "out.ply", steps=3, keep="best")
+    found = refine(settings, quiet)
+    assert found.state.best_loss < min(record.loss for record in found.state.history)
+    assert torch.equal(found.state.best, found.state.code)
+    assert torch.equal(found.code, found.state.code)
+
+
+def test_steps_that_were_taken_are_not_taken_back(folder, tmp_path):
+    settings = quick(folder, tmp_path / "out.ply", steps=3)
+    refine(settings, quiet)
+    with pytest.raises(ValueError, match=r"steps must be at least those .* taken, 3, got 2"):
+        refine(dataclasses.replace(settings, resume=True, steps=2), quiet)
 
 
 def test_a_moved_network_can_be_resumed(folder, tmp_path):

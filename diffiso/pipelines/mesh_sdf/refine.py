@@ -107,15 +107,17 @@ def _run(
         if group.is_first:
             state.save(files.checkpoint, settings, digest)
 
+    state: Refinement | None = None
     with group.together():
-        if settings.resume and files.checkpoint.is_file():
+        if group.is_first and settings.resume and files.checkpoint.is_file():
             state = Refinement.load(files.checkpoint, settings, digest)
             tell(f"resumed   at step {state.step}")
-        else:
-            name = settings.start_shape or _best_start(model, target)
-            tell(f"start     {name}")
-            start = model.codes.weight[model.index(name)].detach().cpu().clone()
-            state = Refinement(start, start.clone())
+    state = group.share(state)
+    if state is None:
+        name = settings.start_shape or _best_start(model, target, group)
+        tell(f"start     {name}")
+        start = model.codes.weight[model.index(name)].detach().cpu().clone()
+        state = Refinement(start, start.clone())
     try:
         refine_code(model, target, state, settings, group, save)
     except RuntimeError:
@@ -128,14 +130,15 @@ def _run(
 
 
 @torch.no_grad()
-def _best_start(model: AutoDecoder, target: Target) -> str:
-    """Return the learned shape whose mesh is nearest to the target."""
+def _best_start(model: AutoDecoder, target: Target, group: Processes) -> str:
+    """Return the learned shape whose mesh is nearest to the target, of which each has a part."""
     losses = []
-    for name in track(model.names, "looking at learned shapes"):
-        mesh = learned_surface(model.field(name), _LOOK)
-        has_any = len(mesh.faces) > 0
-        losses.append(float(target.loss(mesh, 0).value) if has_any else float("inf"))
-    return model.names[min(range(len(losses)), key=losses.__getitem__)]
+    with group.together():
+        for name in track(model.names, "looking at learned shapes"):
+            mesh = learned_surface(model.field(name), _LOOK)
+            has_any = len(mesh.faces) > 0
+            losses.append(float(target.loss(mesh, 0).value) if has_any else float("inf"))
+    return model.names[int(group.mean(torch.tensor(losses, device=group.device)).argmin())]
 
 
 def _tensors(loaded: Loaded) -> list[Tensor]:
@@ -185,7 +188,10 @@ def _write(
     code = state.best if settings.keep == "best" else state.code.cpu()
     inner = surface(model, code, settings.resolution)
     if len(inner.faces) == 0:  # which rays do not see
-        raise RuntimeError(f"refine: the surface vanished; {range_of(model.decoder.field(code))}")
+        raise RuntimeError(
+            f"refine: the {settings.keep} code has no surface "
+            f"({range_of(model.decoder.field(code))}); keep chooses which is written"
+        )
     mesh = loaded.frame.inverse().mesh(Mesh(inner.vertices.double(), inner.faces))
     final = loaded.target.loss(inner, 0)
     report.metrics |= describe(mesh) | {

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffiso.fields import LatentField
 from diffiso.ops import NarrowBand, isosurface
-from diffiso.pipelines.auto_decoder import AutoDecoder
+from diffiso.pipelines.auto_decoder import AutoDecoder, learned_surface
 from diffiso.pipelines.mesh_sdf.settings import RefineSettings
 from diffiso.pipelines.mesh_sdf.targets import Loss, SilhouetteTarget, Target
 from diffiso.run import Processes, check_resumed, load_checkpoint, save_checkpoint, track
@@ -77,16 +77,16 @@ class Refinement:
         """Return how many steps have been taken."""
         return len(self.history)
 
-    def go_back(self, code: Tensor, optimizer: dict[str, Tensor]) -> None:
-        """Take the last step back.
+    def go_back(self, step: int, code: Tensor, optimizer: dict[str, Tensor]) -> None:
+        """Take steps back.
 
         Args:
+            step: The first of them.
             code: That it started from.
             optimizer: Adam's state before it.
         """
         self.code, self.optimizer = code, optimizer
-        self.history.pop()
-        self.codes.pop()
+        del self.history[step:], self.codes[step:]
 
     def save(self, path: Path, settings: RefineSettings, digest: str) -> None:
         """Write a checkpoint."""
@@ -110,7 +110,8 @@ class Refinement:
         """Return the state of a checkpoint of the same run.
 
         Raises:
-            ValueError: If it is of another run: other settings, target or network.
+            ValueError: If it is of another run: other settings, target or network; or if the run
+                has taken more steps.
         """
         found = load_checkpoint(path)
         if found.get("kind") != "refine":
@@ -118,6 +119,12 @@ class Refinement:
         check_resumed(path, found["settings"], settings, _FREE)
         if found["digest"] != digest:
             raise ValueError(f"{path}: network and target must be those of the run it resumes")
+        taken = len(found["history"])
+        if settings.steps < taken:
+            raise ValueError(
+                f"{path}: steps must be at least those that the run has taken, {taken}, "
+                f"got {settings.steps}"
+            )
         return Refinement(
             found["code"],
             found["best"],
@@ -147,7 +154,8 @@ def refine_code(
     """Take the steps that a refinement lacks.
 
     Each extracts the code's mesh, follows the loss through its vertices back to the code, and takes
-    a step of Adam. Under `torchrun` each process has its part of the target.
+    a step of Adam. Where the last one led is looked at too: it may be the best code, or one without
+    a surface. Under `torchrun` each process has its part of the target.
 
     Args:
         model: The network; left as it was.
@@ -159,7 +167,9 @@ def refine_code(
 
     Raises:
         RuntimeError: If the surface vanishes, or the loss is not finite; the state is that before
-            the last step that had one.
+            the last step that had one. Rays do not see that a surface is gone, so for them that is
+            found at the end, and the last step that had one is sought among those at which the
+            field is sampled anew.
     """
     code = state.code.clone().to(group.device).requires_grad_()
     optimizer = torch.optim.Adam([code], settings.learning_rate)
@@ -167,24 +177,37 @@ def refine_code(
         optimizer.state[code] = {k: v.to(code.device) for k, v in state.optimizer.items()}
     # The band is made anew where a run can be resumed, so that a resumed one sees the same.
     band = NarrowBand(-1.0, 1.0, settings.resolution, device=group.device, dtype=code.dtype)
-    before: tuple[Tensor, dict[str, Tensor]] | None = None  # the last step that had a surface
+    kept: tuple[int, Tensor, dict[str, Tensor]] | None = None  # the last step that had a surface
     steps = range(state.step, settings.steps)
+
+    def look(step: int) -> Step:
+        """Return what is found at the code; where its surface is gone, go back to one that was."""
+        nonlocal kept
+        anew = step % settings.refresh_every == 0
+        if anew:
+            band.reset()
+        try:
+            found = _descend(model, target, code, band, settings, group, step)
+            known = anew or step == steps.start
+            if settings.renderer == "mesh" or (known and _has_surface(model, code, settings)):
+                kept = step, state.code, state.optimizer
+            elif step == settings.steps and not _has_surface(model, code, settings):
+                raise RuntimeError(f"the surface vanished ({range_of(model.decoder.field(code))})")
+        except (RuntimeError, ValueError) as error:
+            if kept is not None:
+                state.go_back(*kept)
+            raise RuntimeError(f"refine: {error} at step {step}") from error
+        if found.loss < state.best_loss:
+            state.best, state.best_loss = code.detach().cpu().clone(), found.loss
+        return found
+
     loop = track(steps, "refining the code", settings.steps, start=state.step)
     for step in loop:
         began = time.perf_counter()
         if step % settings.refresh_every == 0:
-            band.reset()
             save(state)
-        try:
-            found = _descend(model, target, code, band, settings, group, step)
-        except (RuntimeError, ValueError) as error:
-            if before is not None:
-                state.go_back(*before)
-            raise RuntimeError(f"refine: {error} at step {step}") from error
-        before = state.code, state.optimizer
+        found = look(step)
         state.codes.append(code.detach().cpu().clone())
-        if found.loss < state.best_loss:
-            state.best, state.best_loss = code.detach().cpu().clone(), found.loss
         optimizer.step()
         state.history.append(found._replace(seconds=time.perf_counter() - began))
         state.code = code.detach().clone()
@@ -192,7 +215,14 @@ def refine_code(
             key: value.detach().clone() for key, value in optimizer.state[code].items()
         }
         loop.say(f"loss {found.loss:.3g}")
+    if len(steps) > 0:
+        look(settings.steps)
     save(state)
+
+
+@torch.no_grad()
+def _has_surface(model: AutoDecoder, code: Tensor, settings: RefineSettings) -> bool:
+    return len(learned_surface(model.decoder.field(code), settings.resolution).faces) > 0
 
 
 def _descend(
