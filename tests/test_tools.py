@@ -43,3 +43,26 @@ def test_figures_that_disagree_are_not_quoted(monkeypatch):
     monkeypatch.setattr(readme_numbers, "read", lambda path: record)
     with pytest.raises(ValueError, match="trace, sphere: peer must agree to be quoted"):
         readme_numbers.case("trace", "sphere")
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "quoted"),
+    [
+        ("other", {"vertices": 3, "faces": 2}, True),
+        ("ours", {"vertices": 3, "faces": 2, "edges": 3}, True),
+        ("other", {"vertices": 3, "faces": 1}, False),
+        ("ours", {"vertices": 4}, False),
+        ("other", {"points": 3}, False),
+        ("part", {"vertices": 4}, True),
+    ],
+)
+def test_what_was_not_compared_must_be_as_many(monkeypatch, kind, outputs, quoted):
+    first = {"contender": "diffiso", "kind": "ours", "outputs": {"vertices": 3, "faces": 2}}
+    older = {"contender": "older", "kind": kind, "outputs": outputs}
+    record = {"cases": [{"case": "sphere", "contenders": [first, older]}]}
+    monkeypatch.setattr(readme_numbers, "read", lambda path: record)
+    if quoted:
+        assert readme_numbers.case("trace", "sphere")["older"] == older
+        return
+    with pytest.raises(ValueError, match="trace, sphere: older must agree to be quoted"):
+        readme_numbers.case("trace", "sphere")
