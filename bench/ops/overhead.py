@@ -36,12 +36,17 @@ def marching_cubes(settings: Settings, calls: int) -> Case:
 
     contenders = [
         Contender(
-            "marching_cubes", lambda: diffiso.marching_cubes(plain[0]), outputs_of_mesh, kind="ours"
+            "diffiso.marching_cubes",
+            lambda: diffiso.marching_cubes(plain[0]),
+            outputs_of_mesh,
+            kind="ours",
         ),
-        call("the op without its function", lambda: op(edges=False)),
-        call("... with edges", lambda: op(edges=True)),
-        call("marching_cubes, values with a gradient", lambda: diffiso.marching_cubes(values)),
-        call("marching_cubes, sum and backward", both_ways),
+        call("diffiso's op without its function", lambda: op(edges=False)),
+        call("diffiso's op with edges", lambda: op(edges=True)),
+        call(
+            "diffiso.marching_cubes, values with a gradient", lambda: diffiso.marching_cubes(values)
+        ),
+        call("diffiso.marching_cubes, sum and backward", both_ways),
         *yardsticks(values, plain[0]),
     ]
     return Case("marching_cubes of 2^3 nodes", contenders, plain.numel(), calls=calls)
@@ -55,14 +60,21 @@ def small_marching_cubes(nodes: int, settings: Settings, calls: int) -> Case:
     op = torch.ops.diffiso.marching_cubes
     contenders = [
         Contender(
-            "marching_cubes", lambda: diffiso.marching_cubes(grid), outputs_of_mesh, kind="ours"
+            "diffiso.marching_cubes",
+            lambda: diffiso.marching_cubes(grid),
+            outputs_of_mesh,
+            kind="ours",
         ),
         call(
-            "the op without its function",
+            "diffiso's op without its function",
             lambda: op(batch, level, LOWER, SPACING, False, False, False),
         ),
-        call("marching_cubes, values with a gradient", lambda: diffiso.marching_cubes(values)),
-        call("... with edges", lambda: op(batch, level, LOWER, SPACING, False, False, True)),
+        call(
+            "diffiso.marching_cubes, values with a gradient", lambda: diffiso.marching_cubes(values)
+        ),
+        call(
+            "diffiso's op with edges", lambda: op(batch, level, LOWER, SPACING, False, False, True)
+        ),
     ]
     return Case(f"marching_cubes of {nodes}^3 nodes", contenders, grid.numel(), calls=calls)
 
@@ -84,13 +96,16 @@ def sample_grid(settings: Settings, calls: int) -> Case:
         return torch.autograd.grad(grid_sample(values).sum(), values)
 
     contenders = [
-        call("sample_grid", lambda: diffiso.sample_grid(plain[0], points[0]), "ours"),
+        call("diffiso.sample_grid", lambda: diffiso.sample_grid(plain[0], points[0]), "ours"),
         call(
-            "the op without its function",
+            "diffiso's op without its function",
             lambda: torch.ops.diffiso.sample_grid(plain, points, LOWER, SPACING),
         ),
-        call("sample_grid, values with a gradient", lambda: diffiso.sample_grid(values, points[0])),
-        call("sample_grid, sum and backward", both_ways),
+        call(
+            "diffiso.sample_grid, values with a gradient",
+            lambda: diffiso.sample_grid(values, points[0]),
+        ),
+        call("diffiso.sample_grid, sum and backward", both_ways),
         call("grid_sample", lambda: grid_sample(plain[0])),
         call("grid_sample, sum and backward", torch_both_ways),
     ]
@@ -107,9 +122,12 @@ def mesh_sdf(settings: Settings, calls: int) -> Case:
         return torch.autograd.grad(moved.sum(), values)
 
     contenders = [
-        call("mesh_sdf", lambda: diffiso.mesh_sdf(Grid(plain), vertices), "ours"),
-        call("mesh_sdf, values with a gradient", lambda: diffiso.mesh_sdf(Grid(values), vertices)),
-        call("mesh_sdf, sum and backward", both_ways),
+        call("diffiso.mesh_sdf", lambda: diffiso.mesh_sdf(Grid(plain), vertices), "ours"),
+        call(
+            "diffiso.mesh_sdf, values with a gradient",
+            lambda: diffiso.mesh_sdf(Grid(values), vertices),
+        ),
+        call("diffiso.mesh_sdf, sum and backward", both_ways),
         *yardsticks(values, plain),
     ]
     return Case("mesh_sdf of 1 vertex", contenders, samples=1, unit="vertex", calls=calls)
