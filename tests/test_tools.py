@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is run beside the library: on GPUs, and over documents."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tools import gpu_smoke, readme_numbers
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
 def test_smoke_run_for_gpus_runs_on_the_cpu(capsys):
@@ -66,3 +68,31 @@ def test_what_was_not_compared_must_be_as_many(monkeypatch, kind, outputs, quote
         return
     with pytest.raises(ValueError, match="trace, sphere: older must agree to be quoted"):
         readme_numbers.case("trace", "sphere")
+
+
+def gpu_check(directory, python):
+    command = ["bash", str(ROOT / "tools" / "gpu_check.sh"), str(directory)]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_gpu_check_refuses_what_it_cannot_write_to(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / ".writable").mkdir(parents=True)
+    for name in ("file", "folder"):
+        done = gpu_check(tmp_path / name, "false")
+        assert done.returncode == 2
+        assert f"must be a folder that can be written, got {tmp_path / name}" in done.stderr
+
+
+def test_gpu_check_fails_where_a_log_cannot_be_written(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    out = tmp_path / "out"
+    assert gpu_check(out, python).returncode == 0
+    (out / "bench.log").unlink()
+    (out / "bench.log").mkdir()
+    done = gpu_check(out, python)
+    assert done.returncode == 1
+    assert "gpu_check: failed: bench" in done.stderr

@@ -17,7 +17,10 @@ if [[ $# -ne 1 ]]; then
   echo "usage: tools/gpu_check.sh DIRECTORY" >&2
   exit 2
 fi
-mkdir -p "$1" && touch "$1/.writable" && rm "$1/.writable"
+if ! { mkdir -p "$1" && touch "$1/.writable" && rm "$1/.writable"; }; then
+  echo "gpu_check: DIRECTORY must be a folder that can be written, got $1" >&2
+  exit 2
+fi
 out=$(cd "$1" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
@@ -45,7 +48,7 @@ step() {
     return
   fi
   timeout --kill-after=10 "$((left < most ? left : most))" "$@" 2>&1 | tee "$out/$name.log" ||
-    status=${PIPESTATUS[0]}
+    status=$((PIPESTATUS[1] ? 1 : PIPESTATUS[0]))  # a log that cannot be written is a failure
   case $status in
     0) ;;
     124) unfinished+=("$name") ;;
