@@ -31,7 +31,8 @@ class Difference:
 
     Attributes:
         name: Of the output.
-        kind: "number", of rows; "distance", over the extent; "share", of the rows; or "norm".
+        kind: "number", of rows; "size", which nobody may change; "distance", over the extent;
+            "share", of the rows; or "norm".
         value: 0 where both are the same; None where nothing can be said.
         allowed: What the contender may have of it.
     """
@@ -80,7 +81,8 @@ def differences(found: Outputs, other: Outputs, allowed: Mapping[str, float]) ->
         ours, theirs = other[name], [as_tensor(part) for part in found[name]]
         for kind, value in compare(name, theirs, ours).items():
             known = value if math.isfinite(value) else None
-            result.append(Difference(name, kind, known, allowed.get(name, ALLOWED[kind])))
+            most = 0.0 if kind == "size" else allowed.get(name, ALLOWED[kind])
+            result.append(Difference(name, kind, known, most))
     return result or [NOTHING]
 
 
@@ -98,7 +100,7 @@ def compare(name: str, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> dict
         torch.cat([part.flatten().double().cpu() for part in parts]) for parts in (theirs, ours)
     )
     if a.shape != b.shape:
-        return {"number": abs(len(a) - len(b)) / max(len(b), 1)}
+        return {"size": abs(len(a) - len(b)) / max(len(b), 1)}
     if name == "t":
         return {"share": share(a, b)}
     return {"norm": float((a - b).norm() / b.norm().clamp(min=torch.finfo(b.dtype).tiny))}
@@ -113,7 +115,8 @@ def distance(theirs: Tensor, ours: Tensor) -> float:
 
 def one_way(probed: Tensor, others: Tensor, extent: float) -> float:
     """Return the largest distance of some points from others: at least that, where it is large."""
-    probes = probed[:: max(1, len(probed) // PROBES)]
+    chosen = torch.randperm(len(probed), generator=torch.Generator().manual_seed(0))[:PROBES]
+    probes = probed[chosen]
     others = others[others[:, 0].argsort()]
     first = others[:, 0].contiguous()
     reach = NEARBY * extent

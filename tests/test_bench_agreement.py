@@ -178,3 +178,17 @@ def test_far_vertices_are_far():
     assert agreement.distance(ours + torch.tensor([0.0, 1e-5, 0.0]), ours) == pytest.approx(
         1e-5, rel=0.05
     )
+
+
+def test_another_size_is_never_allowed():
+    ours, theirs = torch.ones(100), torch.ones(99)
+    assert not agrees(ours, theirs, tensors("gradients"), allowed={"gradients": 0.5})
+
+
+@pytest.mark.parametrize("every", [2, 20])
+def test_vertices_between_those_probed_at_even_steps_are_seen(every):
+    # Whoever is wrong in a pattern is found out: 40,000 vertices, of which 2,000 are probed.
+    ours = torch.rand((40_000, 3), generator=torch.Generator().manual_seed(0))
+    theirs = ours.clone()
+    theirs[1::every] += 1e-4
+    assert agreement.distance(theirs, ours) > 5e-5
