@@ -112,13 +112,15 @@ def run(options: argparse.Namespace) -> None:
         made = page.page(results.read(options.kept, options.ops))
         print(f"wrote {write_file(options.html, made.encode())}")
         return
-    kept = results.read(options.against, options.ops) if options.against else None
-
     threads = options.threads or results.cores()
     torch.set_num_threads(threads)
     runs = options.runs or (1 if options.smoke else 3 if options.quick else 7)
     settings = Settings(torch.device(options.device), threads, runs, options.smoke, options.quick)
-    about = results.environment(settings)
+    about = results.about(settings, options.peers)
+    kept = None
+    if options.against is not None:
+        kept = results.read(options.against, options.ops)
+        kept = against.chosen(kept, about, options.against)
     announce(settings)
     records = []
     for op in options.ops:
@@ -140,6 +142,7 @@ def run(options: argparse.Namespace) -> None:
     if options.html is not None:
         print(f"\nwrote {write_file(options.html, page.page(records).encode())}")
     trouble = [f"failed: {line}" for line in results.failed(records)]
+    trouble += [f"differs: {line}" for line in results.wrong(records)]
     if kept is not None:
         compared = against.compare(records, kept, options.margin)
         print("\n".join(["", *table.aligned(against.rows(compared))]))

@@ -24,6 +24,7 @@ class Compared:
         peer: The other one.
         kept: Our time over the peer's, then.
         now: The same now; None where one of them is gone, or their outputs no longer agree.
+        differs: Whether both ran, and their outputs no longer agree.
         margin: By what share it may have grown.
     """
 
@@ -33,40 +34,83 @@ class Compared:
     peer: str
     kept: float
     now: float | None
+    differs: bool
     margin: float
 
     @property
     def worse(self) -> bool:
         return self.now is not None and self.now > self.kept * (1 + self.margin)
 
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """What is told of several peers: trouble first, then the nearest."""
+        return self.worse, self.differs, self.kept
+
 
 def ratios(record: Record) -> Iterator[tuple[tuple[str, str, str, str], float]]:
     """Return our times over those of all peers whose outputs agree."""
     for case in record["cases"]:
         for ours in case["contenders"]:
-            if ours["kind"] != "ours" or not table.agrees(ours):
+            if ours["kind"] != "ours":
                 continue
             for peer in table.rivals(case, ours):
                 where = record["op"], case["case"], ours["contender"], peer["contender"]
                 yield where, ours["median"] / peer["median"]
 
 
-def compare(records: Sequence[Record], kept: Sequence[Record], margin: float) -> list[Compared]:
-    """Return what both runs have of the cases that were measured now, on such a device."""
-    devices = {how(record) for record in records}
-    kept = [record for record in kept if how(record) in devices]
-    measured = {(record["op"], case["case"]) for record in records for case in record["cases"]}
-    now = dict(pair for record in records for pair in ratios(record))
-    then = dict(pair for record in kept for pair in ratios(record))
-    return [
-        Compared(*where, ratio, now.get(where), margin)
-        for where, ratio in then.items()
-        if where[:2] in measured
-    ]
+def chosen(kept: Sequence[Record], about: Record, path: Path) -> list[Record]:
+    """Return the kept records to compare with: this machine's, or else those of one other.
+
+    Args:
+        kept: Of the ops that are asked for.
+        about: What `results.about` returned.
+        path: Where they were kept.
+
+    Raises:
+        ValueError: If there is no choice, or nothing that could be compared.
+    """
+    found = [record for record in kept if how(record) == how(about)]
+    machines = {table.device_name(record) for record in found}
+    if (here := table.device_name(about)) in machines:
+        found = [record for record in found if table.device_name(record) == here]
+    elif len(machines) > 1:
+        names = " and ".join(sorted(machines))
+        raise ValueError(f"--against {path}: must be of one machine, or of this one, got {names}")
+    if not any(list(ratios(record)) for record in found):
+        raise ValueError(nothing_shared(path))
+    return found
 
 
 def how(record: Record) -> tuple[str, int]:
     return record["settings"]["device"], record["settings"]["threads"]
+
+
+def nothing_shared(path: Path) -> str:
+    return (
+        f"--against {path}: it must share a case, a peer, the device and the threads with this "
+        "run, got none"
+    )
+
+
+def compare(records: Sequence[Record], kept: Sequence[Record], margin: float) -> list[Compared]:
+    """Return what both runs have of the cases that were measured now."""
+    now = dict(pair for record in records for pair in ratios(record))
+    then = dict(pair for record in kept for pair in ratios(record))
+    agrees = {
+        (record["op"], case["case"], each["contender"]): table.agrees(each)
+        for record in records
+        for case in record["cases"]
+        for each in case["contenders"]
+    }
+    measured = {where[:2] for where in agrees}
+    found = []
+    for where, ratio in then.items():
+        op, case, *pair = where
+        if (op, case) in measured:
+            both = [agrees.get((op, case, name)) for name in pair]
+            differs = None not in both and False in both
+            found.append(Compared(*where, ratio, now.get(where), differs, margin))
+    return found
 
 
 def rows(compared: Sequence[Compared]) -> list[table.Row]:
@@ -75,7 +119,7 @@ def rows(compared: Sequence[Compared]) -> list[table.Row]:
     for each in compared:
         where = each.op, each.case, each.contender
         before = nearest.get(where)
-        if before is None or (each.worse, each.kept) > (before.worse, before.kept):
+        if before is None or each.rank > before.rank:
             nearest[where] = each
     heading = ["case", "contender", "peer", "time / peer, kept", "now", ""]
     body = [
@@ -84,7 +128,9 @@ def rows(compared: Sequence[Compared]) -> list[table.Row]:
             each.contender,
             each.peer,
             units.significant(each.kept),
-            "gone" if each.now is None else units.significant(each.now),
+            units.significant(each.now)
+            if each.now is not None
+            else "differs" * each.differs or "gone",
             "worse" * each.worse,
         ]
         for each in nearest.values()
@@ -93,13 +139,15 @@ def rows(compared: Sequence[Compared]) -> list[table.Row]:
 
 
 def trouble(compared: Sequence[Compared], path: Path) -> list[str]:
-    """Say what is worse than it was, or that nothing could be compared."""
-    if not any(each.now is not None for each in compared):
-        return [
-            f"--against {path}: it must share a case, a peer, the device and the threads with this "
-            "run, got none"
-        ]
-    return [
+    """Say what is worse than it was, or no longer agrees, or that nothing could be compared."""
+    if not any(each.now is not None or each.differs for each in compared):
+        return [nothing_shared(path)]
+    apart = [
+        f"no longer agrees: {each.op}, {each.case}: {each.contender} and {each.peer}"
+        for each in compared
+        if each.differs
+    ]
+    return apart + [
         f"worse: {each.op}, {each.case}: {each.contender} takes {units.significant(each.now)} of "
         f"the time of {each.peer}, before {units.significant(each.kept)} "
         f"(allowed: {100 * each.margin:.0f}% more)"

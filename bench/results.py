@@ -12,6 +12,7 @@ import torch
 
 import diffiso
 from bench import memory, ops, peers, scaling, table
+from bench.agreement import NOTHING
 from bench.cases import NO_MEMORY, Case, LeftOut, Settings
 from bench.timing import Record, time_case, trouble
 from diffiso.io import write_file
@@ -46,6 +47,21 @@ def environment(settings: Settings) -> Record:
             "gpu": gpu.name if gpu else None,
             "gpu_memory_bytes": gpu.total_memory if gpu else None,
         },
+    }
+
+
+def about(settings: Settings, chosen_peers: Sequence[str] | None) -> Record:
+    """Return what all records of a run share, known before anything is measured."""
+    return {
+        "settings": {
+            "device": settings.device.type,
+            "threads": settings.threads,
+            "runs": settings.runs,
+            "smoke": settings.smoke,
+            "quick": settings.quick,
+            "peers": chosen_peers,
+        },
+        "environment": environment(settings),
     }
 
 
@@ -91,6 +107,8 @@ def read(path: Path, names: Sequence[str]) -> list[Record]:
             part = found if isinstance(found, list) else [found]
             if not all({"op", "settings", "environment", "cases"} <= each.keys() for each in part):
                 raise ValueError("something else")
+            if not all({"device", "threads"} <= each["settings"].keys() for each in part):
+                raise ValueError("settings without device or threads")
             table.markdown(part)  # reads every field that is shown
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -108,12 +126,12 @@ def files(path: Path) -> list[Path]:
 
 
 def measure(
-    op: str, settings: Settings, about: Record, found: memory.Found, *, growth: bool
+    op: str, settings: Settings, known: Record, found: memory.Found, *, growth: bool
 ) -> Record:
     """Measure one op.
 
     Args:
-        about: What `environment` returned.
+        known: What `about` returned.
         found: What `memory.measure` returned.
         growth: Also follow how times grow.
     """
@@ -133,14 +151,7 @@ def measure(
     grown = [scaling.measure(each, settings) for each in ops.growths(op, settings) if growth]
     return {
         "op": op,
-        "settings": {
-            "device": settings.device.type,
-            "threads": settings.threads,
-            "runs": settings.runs,
-            "smoke": settings.smoke,
-            "quick": settings.quick,
-        },
-        "environment": about,
+        **known,
         "cases": cases,
         "left_out": left_out,
         "growth": grown,
@@ -170,3 +181,35 @@ def failed(records: Sequence[Record]) -> list[str]:
             over = f"{record['op']} over {growth['over']}"
             found += [(f"{over}, {size}", why) for size, why in growth["left_out"].items()]
     return [f"{what}: {why}" for what, why in found if not why.startswith(NO_MEMORY)]
+
+
+def wrong(records: Sequence[Record]) -> list[str]:
+    """Say whose outputs are wrong: ours that differ, and the first where all others differ."""
+    found = []
+    for record in records:
+        for case in record["cases"]:
+            where = f"{record['op']}, {case['case']}"
+            compared = [each for each in case["contenders"] if was_compared(each, case)]
+            found += [
+                f"{where}, {each['contender']}: {table.disagreement(each)}"
+                for each in compared
+                if each["kind"] == "ours" and not table.agrees(each)
+            ]
+            first = case["contenders"][0]["contender"] if case["contenders"] else ""
+            others = [
+                each
+                for each in compared
+                if each["kind"] == "other" and (each.get("like") or first) == first
+            ]
+            if record["settings"]["smoke"] or not others or any(map(table.agrees, others)):
+                continue
+            names = ", ".join(each["contender"] for each in others)
+            found.append(f"{where}: {names}: none agrees with {first}")
+    return found
+
+
+def was_compared(contender: Record, case: Record) -> bool:
+    """Say whether there was something to compare with, or we did not fail, which is said."""
+    kinds = {each["kind"] for each in table.differences(contender)}
+    we_failed = any(name.startswith("diffiso") for name in case["left_out"])
+    return bool(kinds) and not (we_failed and kinds == {NOTHING.kind})

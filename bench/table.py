@@ -34,7 +34,9 @@ def disagreement(contender: Record) -> str:
 
 
 def rivals(case: Record, contender: Record) -> list[Record]:
-    """Return the others that do the same job as a contender, with outputs that agree."""
+    """Return the others that do the same job, with outputs that agree, beside one that does."""
+    if not agrees(contender):
+        return []
     first = case["contenders"][0]["contender"]
     job = contender.get("like") or first
     return [

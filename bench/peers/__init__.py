@@ -107,15 +107,20 @@ def optional(make: Make) -> Make:
     return made
 
 
+def wanted(settings: Settings) -> list[Package]:
+    """Return the packages for this device that were not left out."""
+    here = [package for package in PACKAGES if package.device == settings.device.type]
+    return [package for package in here if package.name not in _left_out]
+
+
 def missing(settings: Settings) -> list[Package]:
-    """Return the packages for this device that were not left out, and are not there."""
-    here = [package for package in PACKAGES if on_device(package, settings)]
-    return [each for each in here if each.name not in _left_out and find(each.module) is None]
+    """Return those that are wanted, and not there."""
+    return [package for package in wanted(settings) if find(package.module) is None]
 
 
 def versions(settings: Settings) -> dict[str, str | None]:
-    """Return the version of every peer for this device, None where it is missing."""
-    return {package.name: version(package) for package in PACKAGES if on_device(package, settings)}
+    """Return the version of every peer that is wanted, None where it is missing."""
+    return {package.name: version(package) for package in wanted(settings)}
 
 
 def version(package: Package) -> str | None:
@@ -125,7 +130,3 @@ def version(package: Package) -> str | None:
         return importlib.metadata.version(package.name)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def on_device(package: Package, settings: Settings) -> bool:
-    return package.device == settings.device.type
