@@ -13,6 +13,8 @@ from bench import against, memory, ops, page, peers, results, table
 from bench.cases import Settings
 from diffiso.io import write_file
 
+MOST_THREADS = 1024  # far more, and OpenMP ends the process
+
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -66,12 +68,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"OP must be one of {', '.join(ops.OPS)}, got {', '.join(unknown)}")
     try:
-        peers.choose(options.peers)
+        peers.choose(options.peers, options.device)
     except ValueError as error:
         parser.error(f"--peers: {error}")
     for name in ("threads", "runs"):
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name} must be positive, got {value}")
+    if options.threads is not None and options.threads > MOST_THREADS:
+        parser.error(f"--threads must be at most {MOST_THREADS}, got {options.threads}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that torch sees, got none")
     if not 0 <= options.margin < math.inf:
@@ -104,13 +108,14 @@ def run(options: argparse.Namespace) -> None:
         for name in ops.OPS:
             print(f"{name:24} {ops.summary(name)}")
         return
-    if options.markdown is not None:
-        print(table.markdown(results.read(options.markdown, options.ops)))
-        return
-
-    if options.kept is not None:
-        made = page.page(results.read(options.kept, options.ops))
-        print(f"wrote {write_file(options.html, made.encode())}")
+    if (path := options.markdown or options.kept) is not None:
+        records = results.read(path, options.ops)
+        if not records:
+            raise ValueError(f"{path}: must hold results of {', '.join(options.ops)}, got others")
+        if options.kept is None:
+            print(table.markdown(records))
+        else:
+            print(f"wrote {write_file(options.html, page.page(records).encode())}")
         return
     threads = options.threads or results.cores()
     torch.set_num_threads(threads)

@@ -30,6 +30,7 @@ PLURAL = {
 
 
 NO_MEMORY = "not enough memory"
+NO_DATA = "no data"
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def first_call(contender: Contender, settings: Settings) -> float | None:
 def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(task["threads"])
-    peers.choose(task["peers"])
+    peers.choose(task["peers"], task["device"])
     device = torch.device(task["device"])
     tiny = Settings(device, task["threads"], smoke=True)
     full = Settings(device, task["threads"], smoke=task["smoke"])

@@ -13,7 +13,7 @@ import torch
 import diffiso
 from bench import memory, ops, peers, scaling, table
 from bench.agreement import NOTHING
-from bench.cases import NO_MEMORY, Case, LeftOut, Settings
+from bench.cases import NO_DATA, NO_MEMORY, Case, LeftOut, Settings
 from bench.timing import Record, time_case, trouble
 from diffiso.io import write_file
 
@@ -148,7 +148,8 @@ def measure(
                 scratch = contender["scratch_bytes"]
                 contender["scratch_bytes_per_sample"] = scratch / case.samples
         cases.append(record)
-    grown = [scaling.measure(each, settings) for each in ops.growths(op, settings) if growth]
+    growths = ops.growths(op, settings) if growth else ()
+    grown = [scaling.measure(each, settings) for each in growths]
     return {
         "op": op,
         **known,
@@ -167,7 +168,7 @@ def following(plan: Iterator[Case | LeftOut], where: str) -> Case | LeftOut | No
 
 
 def failed(records: Sequence[Record]) -> list[str]:
-    """Say which of our own contenders did not run, though memory was there."""
+    """Say which of our own contenders did not run, though memory and data were there."""
     found = [
         (f"{record['op']}, {case['case']}, {name}", why)
         for record in records
@@ -180,7 +181,7 @@ def failed(records: Sequence[Record]) -> list[str]:
         for growth in record["growth"]:
             over = f"{record['op']} over {growth['over']}"
             found += [(f"{over}, {size}", why) for size, why in growth["left_out"].items()]
-    return [f"{what}: {why}" for what, why in found if not why.startswith(NO_MEMORY)]
+    return [f"{what}: {why}" for what, why in found if not why.startswith((NO_MEMORY, NO_DATA))]
 
 
 def wrong(records: Sequence[Record]) -> list[str]:

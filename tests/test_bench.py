@@ -113,7 +113,9 @@ def test_list_names_every_op(capsys):
         (["marching"], "OP must be one of marching_cubes, .*, got marching"),
         (["--peers", "vtk", "vtc"], "--peers: PEER must be one of .*warp-lang, got vtc"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--peers", "vtk", "diso"], "--peers: PEER must run on cpu, as .*vtk.*, got diso"),
         (["--threads", "0"], "--threads must be positive, got 0"),
+        (["--threads", "1025"], "--threads must be at most 1024, got 1025"),
         (["--runs", "-1"], "--runs must be positive, got -1"),
         (
             ["--markdown", "nowhere"],

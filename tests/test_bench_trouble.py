@@ -2,6 +2,7 @@
 """What must not go unseen: failures, wrong outputs, and what cannot be compared."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,31 @@ def test_our_own_lines_are_named_after_us():
     yardsticks = {name for name in names if name.startswith(("torch.exp", "grid_sample"))}
     assert failed == {f"{name}: OSError: no" for name in names - yardsticks}
     assert len(failed) == 11
+
+
+def test_missing_data_is_said_and_no_failure(monkeypatch):
+    def nothing(*_, **__):
+        return iter(())
+
+    monkeypatch.setattr("bench.ops.silhouette.meshes", nothing)
+    monkeypatch.setenv("DIFFISO_DATA", "/nowhere")
+    found = results.measure("silhouette", replace(SMOKE, smoke=False), {}, {}, growth=False)
+    rule = "DIFFISO_DATA must name a folder with meshes/bunny.obj"
+    assert found["left_out"] == {"bunny": f"no data: {rule}, got /nowhere"}
+    assert results.failed([found]) == []
+    monkeypatch.delenv("DIFFISO_DATA")
+    (left_out,) = ops.plan("silhouette", replace(SMOKE, smoke=False))
+    assert left_out.why == f"no data: {rule}, got none"
+    assert list(ops.plan("silhouette", SMOKE)) == []
+
+
+@pytest.mark.parametrize("arguments", [["--markdown"], ["--html", "page.html", "--kept"]])
+def test_results_of_other_ops_are_not_shown(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept.json").write_text(json.dumps(record(1.0, 4.0, op="trace")))
+    with pytest.raises(SystemExit, match=r"kept\.json: must hold results of shade, got others"):
+        main(["shade", *arguments, "kept.json"])
+    assert not (tmp_path / "page.html").exists()
 
 
 # Outputs.

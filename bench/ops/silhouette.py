@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 import diffiso
-from bench.cases import Case, Contender, Floor, Growth, Outputs, Settings, over_threads
+from bench.cases import (
+    NO_DATA,
+    Case,
+    Contender,
+    Floor,
+    Growth,
+    LeftOut,
+    Outputs,
+    Settings,
+    over_threads,
+)
 from bench.peers import silhouettes
 from diffiso import Camera, SoftRasterizing
 from diffiso.io import load_mesh
@@ -38,14 +48,16 @@ def picture(name: str, vertices: Tensor, faces: Tensor, size: int, device: torch
     )
 
 
+def bunny_file() -> Path:
+    return Path(os.environ.get("DIFFISO_DATA", ""), "meshes", "bunny.obj")
+
+
 def meshes(settings: Settings) -> Iterator[tuple[str, Tensor, Tensor]]:
     """A shape full of holes, and the bunny where DIFFISO_DATA has it."""
     holes = diffiso.isosurface(gyroid_ball(), -1, 1, settings.size(84, 10))
     yield "gyroid ball", holes.vertices, holes.faces
-    data = os.environ.get("DIFFISO_DATA")
-    path = Path(data or "", "meshes", "bunny.obj")
-    if path.is_file() and not settings.smoke:
-        bunny = load_mesh(path)
+    if bunny_file().is_file() and not settings.smoke:
+        bunny = load_mesh(bunny_file())
         yield "bunny", bunny.vertices, bunny.faces
 
 
@@ -87,7 +99,7 @@ def ours(scene: Picture) -> list[Contender]:
     ]
 
 
-def cases(settings: Settings) -> Iterator[Case]:
+def cases(settings: Settings) -> Iterator[Case | LeftOut]:
     for name, vertices, faces in meshes(settings):
         for size in (settings.size(256, 16), settings.size(512, 24)):
             scene = picture(name, vertices, faces, size, settings.device)
@@ -97,6 +109,10 @@ def cases(settings: Settings) -> Iterator[Case]:
             )
             title = f"{name}, {len(faces):,} faces, {size}^2"
             yield Case(title, contenders, size * size, "pixel", floor)
+    if not bunny_file().is_file() and not settings.smoke:
+        got = os.environ.get("DIFFISO_DATA") or "none"
+        why = f"{NO_DATA}: DIFFISO_DATA must name a folder with meshes/bunny.obj, got {got}"
+        yield LeftOut("bunny", why)
 
 
 def growths(settings: Settings) -> Iterator[Growth]:

@@ -59,18 +59,19 @@ PACKAGES = (
 _left_out: set[str] = set()  # names of packages
 
 
-def choose(names: Sequence[str] | None) -> None:
+def choose(names: Sequence[str] | None, device: str = "cpu") -> None:
     """Leave out all packages but these; None takes all.
 
     Raises:
-        ValueError: If one is not known.
+        ValueError: If one is not known, or does not run on this device.
     """
     known = {package.name for package in PACKAGES}
-    unknown = sorted(set(names or ()) - known)
-    if unknown:
-        raise ValueError(
-            f"PEER must be one of {', '.join(sorted(known))}, got {', '.join(unknown)}"
-        )
+    here = {package.name for package in PACKAGES if package.device == device}
+    for possible, rule in ((known, "be one of"), (here, f"run on {device}, as")):
+        if unknown := sorted(set(names or ()) - possible):
+            raise ValueError(
+                f"PEER must {rule} {', '.join(sorted(possible))}, got {', '.join(unknown)}"
+            )
     _left_out.clear()
     _left_out.update(set() if names is None else known - set(names))
 
