@@ -16,6 +16,12 @@ from diffiso.io import write_file
 MOST_THREADS = 1024  # far more, and OpenMP ends the process
 
 
+def a_path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    return Path(text)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -39,24 +45,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--smoke", action="store_true", help="tiny sizes: does everything still run"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="PATH",
+        "--json", type=a_path, metavar="PATH",
         help="also write what was measured: one .json file, or PATH/<device>/<op>.json",
     )  # fmt: skip
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also write a page with plots that needs no other"
+        "--html",
+        type=a_path,
+        metavar="FILE",
+        help="also write a page with plots that needs no other",
     )
     parser.add_argument(
-        "--markdown", type=Path, metavar="PATH",
+        "--markdown", type=a_path, metavar="PATH",
         help="measure nothing: print kept results, a .json file or those below a folder",
     )  # fmt: skip
     parser.add_argument(
-        "--kept", type=Path, metavar="PATH", help="measure nothing: make the page of kept results"
+        "--kept", type=a_path, metavar="PATH", help="measure nothing: make the page of kept results"
     )
     parser.add_argument(
         "--scaling", action="store_true", help="also follow how times grow with sizes and threads"
     )
     parser.add_argument(
-        "--against", type=Path, metavar="PATH",
+        "--against", type=a_path, metavar="PATH",
         help="compare with kept results: exit with 1 where diffiso lost to a peer",
     )  # fmt: skip
     parser.add_argument(
@@ -88,8 +97,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--kept goes with --html, got none")
     for name, suffix in (("json", ".json"), ("html", ".html")):
         path = getattr(options, name)
-        if path is not None and (trouble := results.unwritable(path, suffix)):
-            parser.error(f"--{name}: {trouble}")
+        if path is not None and path.suffix == suffix:
+            if not path.parent.is_dir():
+                parser.error(f"--{name}: must be a file in a folder that is there, got {path}")
+            if trouble := results.unwritable(path):
+                parser.error(f"--{name}: {trouble}")
+        elif path is not None and name == "html":
+            parser.error(f"--{name}: must be a file that ends in {suffix}, got {path}")
     if options.kept is not None and options.markdown is not None:
         parser.error("--kept must be given without --markdown, got both")
     options.ops = list(dict.fromkeys(options.ops)) or list(ops.OPS)
@@ -99,7 +113,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(parse(arguments))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"python -m bench: {error}")
 
 
@@ -122,6 +136,8 @@ def run(options: argparse.Namespace) -> None:
     runs = options.runs or (1 if options.smoke else 3 if options.quick else 7)
     settings = Settings(torch.device(options.device), threads, runs, options.smoke, options.quick)
     about = results.about(settings, options.peers)
+    if options.json is not None:
+        results.check_targets(options.json, options.ops, about)
     kept = None
     if options.against is not None:
         kept = results.read(options.against, options.ops)

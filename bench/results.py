@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -71,18 +72,54 @@ def path_of(record: Record, directory: Path) -> Path:
     return directory / slug / f"{record['op']}.json"
 
 
-def unwritable(path: Path, suffix: str) -> str:
-    """Say why a file, or without the suffix a folder, cannot be written; empty if it can."""
-    folder = path.parent if path.suffix == suffix else path
-    if path.suffix != suffix and suffix == ".html":
-        return f"must be a file that ends in {suffix}, got {path}"
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        return f"must be where files can be written, got {path}"
-    if path.suffix == suffix and (path.is_dir() or not path.parent.is_dir()):
-        return f"must be a file in a folder that is there, got {path}"
-    return ""
+def unwritable(path: Path) -> str:
+    """Say why a file cannot be written, by making one where it will be; empty if it can."""
+    place = Path(os.path.realpath(path))
+    if os.path.isdir(place):
+        return f"must be a file, got the folder {path}"
+    there = next(folder for folder in place.parents if os.path.lexists(folder))
+    name = max(place.relative_to(there).parts, key=lambda part: len(os.fsencode(part)))
+    try:  # a name as long as that under which `write_file` begins
+        with tempfile.NamedTemporaryFile(prefix=f".{name}.", suffix=".part", dir=there):
+            return ""
+    except OSError as error:
+        return f"must be where files can be written, got {path} ({error.strerror})"
+
+
+def fullness(record: Record) -> int:
+    """Rank a run by its sizes: tiny, half or full."""
+    settings = record["settings"]
+    return 0 if settings["smoke"] else 1 if settings.get("quick") else 2
+
+
+SIZES = ("smoke", "quick", "full")
+
+
+def check_targets(path: Path, names: Sequence[str], about: Record) -> None:
+    """Look at the files that will be written before anything is measured.
+
+    Args:
+        path: A .json file, or the folder for those of all ops.
+        names: Of the ops.
+        about: What `about` returned.
+
+    Raises:
+        ValueError: If one cannot be written, or has results of larger sizes.
+    """
+    targets = [path_of({**about, "op": name}, path) for name in names]
+    for target in [path] if path.suffix == ".json" else targets:
+        if trouble := unwritable(target):
+            raise ValueError(f"--json: {trouble}")
+        try:
+            kept = read(target, list(ops.OPS))
+        except (OSError, ValueError):  # nothing of ours
+            continue
+        fullest = max(map(fullness, kept), default=0)
+        if fullest > fullness(about):
+            raise ValueError(
+                f"--json: a {SIZES[fullness(about)]} run must not replace a {SIZES[fullest]} one, "
+                f"got {target}"
+            )
 
 
 def write(record: Record, directory: Path) -> Path:
@@ -122,7 +159,7 @@ def read(path: Path, names: Sequence[str]) -> list[Record]:
 
 
 def files(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    return sorted(filter(Path.is_file, path.rglob("*.json"))) if path.is_dir() else [path]
 
 
 def measure(
