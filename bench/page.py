@@ -14,6 +14,7 @@ from bench.timing import Record
 
 INK = {"ours": "#c8553d", "other": "#5b7c99", "part": "#c9cfd6"}
 LEGEND = {"ours": "diffiso", "other": "others", "part": "less than the whole job"}
+HATCH = "/////"  # over bars of outputs that differ
 
 STYLE = """
 :root { color-scheme: light; --ink: #22272e; --soft: #68717d; --line: #dfe3e8; --ours: #c8553d; }
@@ -44,13 +45,21 @@ img { max-width: 100%; height: auto; display: block; }
 
 def page(records: Sequence[Record]) -> str:
     """Return the page of one run, or of several."""
-    names = list(dict.fromkeys(record["op"] for record in records))
-    links = "".join(f'<a href="#{name}">{name}</a>' for name in names)
+    several = len({table.device_name(record) for record in records}) > 1
+    anchors = names_of_places(records)
+    links = ""
+    for machine, group in groupby(zip(records, anchors, strict=True), machine_of):
+        there = "".join(f'<a href="#{anchor}">{each["op"]}</a>' for each, anchor in group)
+        links += f"<p>{html.escape(machine)}: {there}</p>" if several else there
     keys = "".join(
         f'<span class="key" style="background:{INK[kind]}"></span>{what}'
         for kind, what in LEGEND.items()
     )
-    body = "\n".join(part for record in records for part in section(record))
+    body = "\n".join(
+        part
+        for record, anchor in zip(records, anchors, strict=True)
+        for part in section(record, anchor, several=several)
+    )
     heads = [text for text, _ in groupby(table.headline(record) for record in records)]
     about = "".join(f"<p>{html.escape(head)}.</p>" for head in dict.fromkeys(heads))
     return (
@@ -61,14 +70,34 @@ def page(records: Sequence[Record]) -> str:
         "<p>All contenders of a case run in one process on the same inputs, in turn. Bars are "
         "medians, lines from the least to the most; the dotted line is the bound, what reading the "
         "inputs once takes. A time counts only beside outputs that agree.</p>\n"
-        f"<p>Bars:{keys}</p>\n<nav>{links}</nav>\n{body}\n</body>\n</html>\n"
+        f"<p>Bars:{keys}; hatched where outputs differ.</p>\n"
+        f"<nav>{links}</nav>\n{body}\n</body>\n</html>\n"
     )
 
 
-def section(record: Record) -> Iterator[str]:
-    yield f'<h2 id="{record["op"]}">{record["op"]}</h2>'
+def machine_of(placed: tuple[Record, str]) -> str:
+    return table.device_name(placed[0])
+
+
+def names_of_places(records: Sequence[Record]) -> list[str]:
+    """Return what links lead to: the name of the op, with a number from its second record on."""
+    names: list[str] = []
+    for place, record in enumerate(records):
+        before = sum(each["op"] == record["op"] for each in records[:place])
+        names.append(f"{record['op']}-{before + 1}" if before else record["op"])
+    return names
+
+
+def section(record: Record, anchor: str, *, several: bool) -> Iterator[str]:
+    """Return what one record has; with the machine where there are several."""
+    machine = f", {html.escape(table.device_name(record))}" * several
+    yield f'<h2 id="{anchor}">{record["op"]}{machine}</h2>'
     for case in record["cases"]:
         yield f"<h3>{html.escape(case['case'])}</h3>"
+        for each in case["contenders"]:
+            if not table.agrees(each):
+                line = f"{each['contender']} differs: {table.disagreement(each)}"
+                yield f"<p>{html.escape(line)}</p>"
         yield f"<p>{html.escape(table.remarks(case))}.</p>"
         picture = bars(case)
         if picture:
@@ -120,7 +149,15 @@ def bars(case: Record) -> str:
         [each["median"] - each["min"] for each in contenders],
         [each["max"] - each["median"] for each in contenders],
     ]
-    axes.barh(places, medians, color=[INK[each["kind"]] for each in contenders], height=0.7)
+    axes.barh(
+        places,
+        medians,
+        color=[INK[each["kind"]] for each in contenders],
+        height=0.7,
+        hatch=["" if table.agrees(each) else HATCH for each in contenders],
+        edgecolor="white",
+        linewidth=0,
+    )
     axes.errorbar(medians, places, xerr=spread, fmt="none", ecolor="#22272e", elinewidth=0.8)
     least = min([*medians, *([case["bound"]["median"]] if case["bound"] else [])])
     axes.set_xscale("log")

@@ -88,6 +88,34 @@ def test_page_shows_who_differs():
     assert "fastest other / this" in page.page([record("trace")])
 
 
+def test_page_makes_those_who_differ_visible():
+    text = page.page([record("trace", differs=0.25)])
+    assert "</h3>\n<p>a &amp; b differs: faces: number 0.25, allowed 0</p>" in text
+    assert " differs: " not in page.page([record("trace")])
+
+    def hatched(differs):
+        (picture,) = Reader(page.page([record("trace", differs)])).images
+        return b"<pattern" in base64.b64decode(picture["src"].partition(",")[2])
+
+    assert hatched(0.25)
+    assert not hatched(0.0)
+
+
+def test_page_of_several_machines():
+    others = [record("trace"), record("shade"), record("trace")]
+    for each in others:
+        each["environment"]["hardware"] = {"processor": "Another <CPU>", "gpu": None}
+    text = page.page([record("trace"), *others])
+    ids = re.findall(r'id="([^"]+)"', text)
+    assert len(set(ids)) == len(ids) == 4
+    assert {link for link in Reader(text).links if link[0] == "#"} == {f"#{name}" for name in ids}
+    assert re.findall(r"<h2[^>]*>(.*)</h2>", text) == [
+        "trace, Some CPU, 2 threads",
+        *[f"{op}, Another &lt;CPU&gt;, 2 threads" for op in ("trace", "shade", "trace")],
+    ]
+    assert ">trace</h2>" in page.page([record("trace")])
+
+
 def test_page_of_kept_results(tmp_path, capsys):
     (tmp_path / "all.json").write_text(json.dumps([record("trace"), record("shade")]))
     main(["--kept", str(tmp_path / "all.json"), "--html", str(tmp_path / "all.html")])
