@@ -185,8 +185,12 @@ def measure(
                 scratch = contender["scratch_bytes"]
                 contender["scratch_bytes_per_sample"] = scratch / case.samples
         cases.append(record)
-    growths = ops.growths(op, settings) if growth else ()
-    grown = [scaling.measure(each, settings) for each in growths]
+    grown = []
+    for each in ops.growths(op, settings) if growth else ():
+        if isinstance(each, LeftOut):
+            left_out[each.name] = each.why
+        else:
+            grown.append(scaling.measure(each, settings))
     return {
         "op": op,
         **known,

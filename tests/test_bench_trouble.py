@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_bench_scaling import record
 
-from bench import against, ops, results, table
+from bench import against, cases, ops, results, table
 from bench.__main__ import main
-from bench.cases import Settings
+from bench.cases import Case, Settings
 
 SMOKE = Settings(torch.device("cpu"), threads=2, runs=1, smoke=True)
 
@@ -39,6 +39,24 @@ def test_missing_data_is_said_and_no_failure(monkeypatch):
     (left_out,) = ops.plan("silhouette", replace(SMOKE, smoke=False))
     assert left_out.why == f"no data: {rule}, got none"
     assert list(ops.plan("silhouette", SMOKE)) == []
+
+
+@pytest.mark.parametrize("name", [name for name in ops.OPS if name != "overhead"])
+def test_ops_beyond_memory_are_left_out(name, monkeypatch):
+    monkeypatch.setattr(cases, "free_memory", lambda device: 2e7)
+    monkeypatch.setattr(ops.OPS[name], "cases", None)
+    monkeypatch.setattr(ops.OPS[name], "growths", None)
+    for settings in (replace(SMOKE, smoke=False), replace(SMOKE, smoke=False, quick=True)):
+        found = results.measure(name, settings, {}, {}, growth=True)
+        assert found["left_out"].keys() == {"all cases", "all growing sizes"}
+        assert all(why.startswith("not enough memory: it") for why in found["left_out"].values())
+        assert results.failed([found]) == []
+
+
+def test_tiny_sizes_need_no_memory(monkeypatch):
+    monkeypatch.setattr(cases, "free_memory", lambda device: 0)
+    assert all(isinstance(each, Case) for each in ops.plan("mesh_sdf", SMOKE))
+    assert next(ops.growths("mesh_sdf", SMOKE)).over == "nodes along an axis"
 
 
 @pytest.mark.parametrize("arguments", [["--markdown"], ["--html", "page.html", "--kept"]])
