@@ -273,8 +273,8 @@ def finetuning() -> str:
 
     return filled(f"""
         `diffiso finetune`, on networks that know 64 chairs or cars: meshes of 64 cells come nearer
-        by {of("through meshes", "learned")} when weights learn through them (and lose at other
-        resolutions), by {of("plain", "learned")} when they go on with signed distances for as
+        by {of("through meshes", "learned")} when weights learn through them (and lose at twice
+        the cells), by {of("plain", "learned")} when they go on with signed distances for as
         long; those of 16 shapes that none has seen by {of("through meshes", "unseen", "meshes")},
         their codes moved through meshes too, and by {of("plain", "unseen", "points for longer")}
         (RMS, seeds {", ".join(map(str, sorted(seeds)))}, `results/mesh_sdf/`).
