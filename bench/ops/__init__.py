@@ -42,8 +42,9 @@ NEEDED = {
     "shade": (400, 600),
     "silhouette": (100, 1000),
 }
-"""MB that cases, and all sizes of a growth at once, take at full size: one and a half times the
-most of a kept run (`peak_bytes`) with the inputs. Larger cases of marching_cubes state their own.
+"""MB that cases, and all sizes of a growth at once, take at full size: for cases one and a half
+times the most of a kept run (`peak_bytes`) with the inputs, for growths estimates. Larger cases of
+marching_cubes state their own.
 """
 
 # Calls too short to leave a mark on memory.
