@@ -305,6 +305,11 @@ def test_one_process_needs_no_partner():
         assert not world.any(False)
         assert world.share("word") == "word"
         assert torch.equal(world.mean(torch.ones(2)), torch.ones(2))
+        weights = [torch.ones(2, 3, requires_grad=True), torch.ones(4, requires_grad=True)]
+        (3 * weights[0]).sum().backward()
+        world.mean_gradients(weights)
+        assert torch.equal(weights[0].grad, torch.full((2, 3), 3.0))
+        assert torch.equal(weights[1].grad, torch.zeros(4))
         world.agree(True)
         with pytest.raises(RuntimeError, match="the surface vanished"):
             world.agree(False, "the surface vanished")
@@ -326,6 +331,7 @@ def test_processes_refuse_what_is_not_there(monkeypatch):
 
 PAIR = """
 import sys, torch
+from pathlib import Path
 from diffiso.run import ProcessStopped, processes, track
 
 def main(how):
@@ -337,6 +343,11 @@ def main(how):
         world.broadcast([values])
         assert (values == 0).all()
         assert world.share({"rank": world.rank}) == {"rank": 0}
+        weights = [torch.ones(2, 3, requires_grad=True), torch.ones(4, requires_grad=True)]
+        (weights[world.rank].square().sum()).backward()  # each process has one gradient of two
+        world.mean_gradients(iter(weights))
+        assert torch.equal(weights[0].grad, torch.ones(2, 3))
+        assert torch.equal(weights[1].grad, torch.ones(4))
         assert world.any(world.rank == 1) and not world.any(False)
         world.agree(True)
         if how == "apart" and world.rank == 1:
@@ -352,6 +363,9 @@ def main(how):
         world.mean(torch.ones(1))
     with processes("cpu") as world:  # a second run in the same processes
         world.say("again " + str(world.any(world.rank == 1)))
+    # One of gloo's threads left at the end of Python may abort the process.
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    assert not [name for name in threads if "gloo" in name], threads
 
 try:
     main(sys.argv[1])

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -130,6 +131,24 @@ class Processes:
         dist.all_reduce(total)
         return total / self.size
 
+    def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Give every parameter the mean of its gradients over all processes; a collective.
+
+        One message for all of them; where there is no gradient it counts as zero. Preferred to
+        `DistributedDataParallel`, which holds the group and gloo's threads to the end of Python.
+        """
+        weights = list(parameters)
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        if self.size == 1:
+            return
+        flat = self.mean(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
+        for weight, part in zip(
+            weights, torch.split(flat, [w.numel() for w in weights]), strict=True
+        ):
+            weight.grad = part.view_as(weight)
+
     def _reason(self, mine: str | None) -> str:
         """Return what the first process that cannot go on says; a collective."""
         said: list[str | None] = [None] * self.size
@@ -181,7 +200,7 @@ def processes(device: str = "auto", timeout: float = 600.0) -> Iterator[Processe
     except (Exception, KeyboardInterrupt) as error:
         first = not isinstance(error, ProcessStopped) and _is_first_to_fail(store, rank)
         if backend == "gloo":  # NCCL would wait for the others, whom torchrun is about to end
-            dist.destroy_process_group()
+            _leave()
         if not first:
             # The launcher ends all when one has ended: leave the first one time to tell why.
             time.sleep(_TIME_TO_TELL)
@@ -192,12 +211,22 @@ def processes(device: str = "auto", timeout: float = 600.0) -> Iterator[Processe
                 f"or out of memory) or did not answer for {timeout:g} seconds"
             ) from error
         raise
-    dist.destroy_process_group()
+    _leave()
 
 
 def is_first() -> bool:
     """Return whether this is the only process, or the first of several that have joined."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def _leave() -> None:
+    """Part from the other processes, and end the threads that talked to them.
+
+    A thread of gloo's that still ran at the end of Python and then gave back a tensor would abort
+    the process. They end with the last reference to the group, which a cycle may hold.
+    """
+    dist.destroy_process_group()
+    gc.collect()
 
 
 def _environment(name: str, default: int) -> int:

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from diffiso.losses import clamped_l1
 from diffiso.pipelines.auto_decoder.data import TrainingShape
@@ -208,9 +207,8 @@ def train_steps(
     """
     inside = (samples[..., 3] < 0).sum(dim=1).cpu()
     steps, an_epoch = steps_of(settings, len(samples))
-    decoder: nn.Module = state.model.decoder.train()
-    if group.size > 1:
-        decoder = DistributedDataParallel(decoder)
+    decoder = state.model.decoder.train()
+    group.broadcast(list(state.model.parameters()))
     table = state.model.codes.weight
     total, since = torch.zeros((), device=samples.device), state.step
     saved = time.monotonic()
@@ -236,6 +234,7 @@ def train_steps(
         state.decoder_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         assert codes.grad is not None
+        group.mean_gradients(decoder.parameters())
         rows = group.mean(codes.grad)
         table.grad = torch.sparse_coo_tensor(
             ids[None], rows, table.shape, is_coalesced=True, check_invariants=False

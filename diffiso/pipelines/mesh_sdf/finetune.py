@@ -293,26 +293,25 @@ def finetune_steps(
                     points = draw_points(samples, inside, one, settings.sdf_points, generator)
                     values = decoder(points[..., :3], codes[place : place + 1])
                     loss = loss + settings.sdf_weight * clamped_l1(values, points[..., 3], _CLAMP)
-                loss = loss / len(ids)
+                # The mean over processes shall be that over the shapes of the step.
+                loss = loss * group.size / len(ids)
                 torch.autograd.backward(loss)
             except (RuntimeError, ValueError) as error:
                 trouble = f"finetune: {error} at step {step}"
                 break
             total = total + loss.detach()
         group.agree(not trouble, trouble)
-        mean = float(group.size * group.mean(total))
+        mean = float(group.mean(total))
         group.agree(
             math.isfinite(mean), f"finetune: the loss must stay finite, got {mean} at step {step}"
         )
-        for weight in decoder.parameters():
-            grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            weight.grad = group.size * group.mean(grad)
+        group.mean_gradients(decoder.parameters())
         state.optimizer.step()
         if settings.code_learning_rate > 0:
             rows = codes.grad if codes.grad is not None else torch.zeros_like(codes)
             table.grad = torch.sparse_coo_tensor(
                 ids[None].to(table.device),
-                group.size * group.mean(rows),
+                group.mean(rows),
                 table.shape,
                 check_invariants=False,
             ).coalesce()
