@@ -61,28 +61,39 @@ struct WordEdgeIds {
   DIFFISO_HD CellEdgeIds<index_t> operator()(int k) const { return {crossed, begin, k}; }
 };
 
-DIFFISO_HD int count_triangles(const CellWord& cells) {
+template <typename Cases>
+DIFFISO_HD int count_triangles(uint64_t active, const Cases& cases) {
   const MarchingCubesTables& tables = marching_cubes_tables();
   int count = 0;
-  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
-    count += tables.triangle_count[case_of(cells, lowest_bit(active))];
+  for (; active != 0; active &= active - 1) {
+    count += tables.triangle_count[cases[lowest_bit(active)]];
   }
   return count;
 }
 
+DIFFISO_HD int count_triangles(const CellWord& cells) {
+  return count_triangles(cells.active, CellCases(cells));
+}
+
 // Writes the faces of one word's cells at `out`; returns where the next word's go. ids_of(k)[e] is
 // the id of the vertex on edge e of cell k.
-template <typename index_t, typename IdsOf>
-DIFFISO_HD index_t* write_faces(const CellWord& cells, const IdsOf& ids_of, index_t* out) {
+template <typename index_t, typename Cases, typename IdsOf>
+DIFFISO_HD index_t* write_faces(uint64_t active, const Cases& cases, const IdsOf& ids_of,
+                                index_t* out) {
   const MarchingCubesTables& tables = marching_cubes_tables();
-  for (uint64_t active = cells.active; active != 0; active &= active - 1) {
+  for (; active != 0; active &= active - 1) {
     const int k = lowest_bit(active);
-    const int which = case_of(cells, k);
+    const int which = cases[k];
     const auto ids = ids_of(k);
     const int corners = 3 * tables.triangle_count[which];
     for (int c = 0; c < corners; ++c) *out++ = ids[tables.triangle_edges[which][c]];
   }
   return out;
+}
+
+template <typename index_t, typename IdsOf>
+DIFFISO_HD index_t* write_faces(const CellWord& cells, const IdsOf& ids_of, index_t* out) {
+  return write_faces(cells.active, CellCases(cells), ids_of, out);
 }
 
 // Where the surface crosses an edge, from 0 at the lower node (value a) to 1 at the upper (value

@@ -186,4 +186,12 @@ DIFFISO_HD int case_of(const CellWord& cells, int k) {
   return out;
 }
 
+// The cases of one word's cells, each found when it is asked for.
+struct CellCases {
+  const CellWord& cells;
+
+  DIFFISO_HD explicit CellCases(const CellWord& of) : cells(of) {}
+  DIFFISO_HD int operator[](int k) const { return case_of(cells, k); }
+};
+
 }  // namespace diffiso

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Marching cubes on the CPU. Three sweeps over the rows of nodes: pack the samples' signs into
-// words (the only one that reads the grid), count what every row owns, and, after a prefix sum over
-// rows, emit vertices and faces where a row owns any. Everything but the emitted vertices works on
-// bits.
+// Marching cubes on the CPU. One walk over the rows of nodes reads the grid: it packs the samples'
+// signs into words and, one plane behind, while their samples are still in the caches, counts what
+// rows own and writes their vertices down. Once it is known how many come before each, vertices
+// move to their places and faces follow. Everything but the vertices works on bits.
 //
-// Memory: 1/8 byte a sample for the signs and 32 bytes a row for counts; where a NaN was seen, as
-// much again twice. Output order does not depend on the number of threads.
+// Memory: 1/8 byte a sample for the signs, 32 bytes a row for counts, and the vertices again; where
+// a NaN was seen, twice more the signs. Output order does not depend on the number of threads.
 #include <vector>
 
 #include "common/checks.h"
@@ -15,9 +15,17 @@
 namespace diffiso {
 namespace {
 
-// Rows of one task while sweeping: about a megabyte of samples.
+// Vertices of a block in which they wait: small enough to stay in the caches and to be used again by
+// the next call.
+constexpr int64_t kBlockVertices = 4096;
+
+int64_t vertex_bytes(DType dtype) {
+  return compute_dtype(dtype) == DType::Double ? 24 : 12;
+}
+
+// Rows of one task: enough that handing them out costs nothing beside them.
 int64_t rows_per_task(const Lattice& lattice) {
-  return std::max<int64_t>(1, (int64_t{1} << 18) / (64 * lattice.words));
+  return std::max<int64_t>(1, (int64_t{1} << 16) / (64 * lattice.words));
 }
 
 template <typename value_t>
@@ -60,32 +68,36 @@ Tensor find_present_cells(const MarchingCubesRows& p, const Tensor& values) {
   return cells;
 }
 
-// Counts every row and turns the counts into beginnings.
-OutputTotals count_and_scan(const MarchingCubesRows& p, const RowLoops& loops) {
-  const int64_t rows = p.lattice.rows(), grain = rows_per_task(p.lattice);
-  std::vector<OutputTotals> begins((rows + grain - 1) / grain);
+// Packs the rows, and sweeps every row as soon as its neighbours are packed, while their samples
+// are in the caches. Returns two runs for each task: the second, whose neighbours are the next
+// task's, is still to be swept. Stops sweeping at a NaN.
+std::vector<RowRun> pack_and_sweep(const MarchingCubesRows& p, const RowLoops& loops, bool& nan) {
+  const int64_t rows = p.lattice.rows(), neighbours = p.lattice.size[1] + 1;
+  const int64_t step = std::max<int64_t>(1, (int64_t{1} << 8) / (64 * p.lattice.words));
+  const int64_t tasks = 4 * torch::stable::get_num_threads();
+  const int64_t grain = std::max((rows + tasks - 1) / tasks, rows_per_task(p.lattice));
+  std::vector<RowRun> runs(2 * ((rows + grain - 1) / grain));
+  std::atomic<bool> nan_seen{false};
   parallel_pieces(rows, grain, [&](int64_t begin, int64_t end) {
-    begins[begin / grain] = loops.count(p, begin, end);
+    RowRun run(p, begin, end);
+    for (Row row = run.next; row.index < end;) {
+      if (loops.pack(p, row, std::min(row.index + step, end))) nan_seen = true;
+      const int64_t ready = row.index == rows ? rows : row.index - neighbours;
+      if (ready > run.next.index && !nan_seen) loops.sweep(p, run, ready, false);
+    }
+    run.end = run.next.index;
+    runs[2 * (begin / grain)] = std::move(run);
+    runs[2 * (begin / grain) + 1] = RowRun(p, runs[2 * (begin / grain)].end, end);
   });
-  OutputTotals total{0, 0};
-  for (OutputTotals& begin : begins) {
-    const OutputTotals here = total;
-    total = {total.vertices + begin.vertices, total.faces + begin.faces};
-    begin = here;
-  }
-  parallel_pieces(rows, grain, [&](int64_t begin, int64_t end) {
-    OutputTotals next = begins[begin / grain];
-    for (int64_t r = begin; r < end; ++r) p.rows[r] = advance(next, p.rows[r]);
-  });
-  p.rows[rows] = {{total.vertices, total.vertices, total.vertices}, total.faces};
-  return total;
+  nan = nan_seen;
+  return runs;
 }
 
-// Where the rows are cut so that tasks own about equally many vertices and faces.
+// Where the rows are cut so that tasks own about equally many faces.
 std::vector<int64_t> balanced_cuts(const MarchingCubesRows& p, OutputTotals total) {
   const int64_t rows = p.lattice.rows();
-  const auto work_before = [&](int64_t r) { return p.rows[r].edges[0] + p.rows[r].faces + r / 16; };
-  const int64_t all = total.vertices + total.faces + rows / 16;
+  const auto work_before = [&](int64_t r) { return p.rows[r].faces + r / 16; };
+  const int64_t all = total.faces + rows / 16;
   const int64_t tasks = std::clamp<int64_t>(all >> 14, 1, std::max<int64_t>(rows, 1));
   std::vector<int64_t> cuts = {0};
   for (int64_t task = 1; task < tasks; ++task) {
@@ -118,7 +130,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
   p.values = values.const_data_ptr();
   p.level = level.const_data_ptr();
   p.int32_faces = int32_faces;
-  const int64_t rows = p.lattice.rows(), grain = rows_per_task(p.lattice);
+  p.with_edges = with_edges;
+  const int64_t rows = p.lattice.rows();
   const RowLoops& loops = row_loops();
 
   Tensor words = empty_on(values, {rows * p.lattice.words}, DType::Long);
@@ -129,17 +142,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
   p.signs = {p.inside, nullptr};
   p.rows = static_cast<RowCounts*>(counts.mutable_data_ptr());
 
-  std::atomic<bool> nan_seen{false};
-  parallel_pieces(rows, grain, [&](int64_t begin, int64_t end) {
-    if (loops.pack(p, begin, end)) nan_seen = true;
-  });
+  bool nan = false;
+  std::vector<RowRun> runs = pack_and_sweep(p, loops, nan);
   std::optional<Tensor> cells;
-  if (nan_seen) {
+  if (nan) {
     cells = find_present_cells(p, values);
     p.signs.cells = static_cast<const uint64_t*>(cells->const_data_ptr());
+    const int64_t grain = rows_per_task(p.lattice);
+    runs.clear();
+    for (int64_t r = 0; r < rows; r += grain) runs.emplace_back(p, r, std::min(r + grain, rows));
   }
-
-  const OutputTotals total = count_and_scan(p, loops);
+  const auto count = static_cast<int64_t>(runs.size());
+  parallel_tasks(count, [&](int64_t n) {
+    if (runs[n].next.index < runs[n].end) loops.sweep(p, runs[n], runs[n].end, true);
+  });
+  std::vector<OutputTotals> before(runs.size());
+  OutputTotals total{0, 0};
+  for (size_t n = 0; n < runs.size(); ++n) {
+    before[n] = total;
+    total = {total.vertices + runs[n].total.vertices, total.faces + runs[n].total.faces};
+  }
+  p.rows[rows] = {{total.vertices, total.vertices, total.vertices}, total.faces};
   check_index_range(total.vertices, int32_faces);
   Tensor vertices = empty_on(values, {total.vertices, 3}, compute_dtype(p.dtype));
   Tensor faces = empty_on(values, {total.faces, 3}, int32_faces ? DType::Int : DType::Long);
@@ -150,11 +173,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
   p.faces = faces.mutable_data_ptr();
   p.vertices = vertices.mutable_data_ptr();
   p.edges = with_edges ? static_cast<int64_t*>(edges.mutable_data_ptr()) : nullptr;
+  parallel_tasks(count, [&](int64_t n) { runs[n].settle(p, before[n]); });
   const std::vector<int64_t> cuts = balanced_cuts(p, total);
-  parallel_tasks(static_cast<int64_t>(cuts.size()) - 1, [&](int64_t task) {
-    loops.emit_vertices(p, cuts[task], cuts[task + 1]);
-    loops.emit_faces(p, cuts[task], cuts[task + 1]);
-  });
+  parallel_tasks(static_cast<int64_t>(cuts.size()) - 1,
+                 [&](int64_t task) { loops.emit_faces(p, cuts[task], cuts[task + 1]); });
   for (int64_t b = 0; b <= p.grid.batch; ++b) {
     const RowCounts& begin = p.rows[b * p.lattice.rows_per_grid()];
     static_cast<int64_t*>(vertex_offsets.mutable_data_ptr())[b] = begin.edges[0];
@@ -233,6 +255,51 @@ std::tuple<Tensor, Tensor> marching_cubes_backward(Tensor grad_vertices, Tensor 
 }
 
 }  // namespace
+
+RowRun::RowRun() = default;
+
+RowRun::RowRun(const MarchingCubesRows& p, int64_t first, int64_t last)
+    : begin(first), end(last), next(row_at(p.lattice, first)), total{0, 0}, crossings{} {
+  const int64_t nodes = p.lattice.size[2];
+  nodes_.reset(new int64_t[3 * nodes]);
+  for (int axis = 0; axis < 3; ++axis) crossings.nodes[axis] = nodes_.get() + axis * nodes;
+}
+
+RowRun::RowRun(RowRun&&) noexcept = default;
+RowRun& RowRun::operator=(RowRun&&) noexcept = default;
+RowRun::~RowRun() = default;
+
+RowRun::Room RowRun::take(const MarchingCubesRows& p, int64_t count) {
+  const int64_t width = vertex_bytes(p.dtype);
+  if (blocks_.empty() || blocks_.back().used + count > blocks_.back().capacity) {
+    const int64_t capacity = std::max(kBlockVertices, count);
+    blocks_.push_back({std::unique_ptr<std::byte[]>(new std::byte[capacity * width]),
+                       std::unique_ptr<int64_t[]>(p.with_edges ? new int64_t[capacity] : nullptr),
+                       0, capacity});
+  }
+  Block& block = blocks_.back();
+  const int64_t at = block.used;
+  block.used += count;
+  return {block.vertices.get() + at * width, p.with_edges ? block.edges.get() + at : nullptr};
+}
+
+void RowRun::settle(const MarchingCubesRows& p, OutputTotals before) {
+  for (int64_t r = begin; r < end; ++r) {
+    for (int64_t& edges : p.rows[r].edges) edges += before.vertices;
+    p.rows[r].faces += before.faces;
+  }
+  const int64_t width = vertex_bytes(p.dtype);
+  auto* vertices = static_cast<std::byte*>(p.vertices) + before.vertices * width;
+  int64_t* edges = p.edges + before.vertices;
+  for (const Block& block : blocks_) {
+    std::memcpy(vertices, block.vertices.get(), block.used * width);
+    vertices += block.used * width;
+    if (!p.with_edges) continue;
+    std::memcpy(edges, block.edges.get(), block.used * sizeof(int64_t));
+    edges += block.used;
+  }
+  blocks_.clear();
+}
 
 STABLE_TORCH_LIBRARY_IMPL(diffiso, CPU, m) {
   m.impl("marching_cubes", TORCH_BOX(&marching_cubes));

@@ -68,6 +68,8 @@ uint64_t present_word(const value_t* values) {
   return word;
 }
 
+using WordCases = CellCases;
+
 #include "cpu/marching_cubes_loops.inl"
 //
 #include "cpu/marching_cubes_bricks_loops.inl"
@@ -75,7 +77,7 @@ uint64_t present_word(const value_t* values) {
 }  // namespace
 
 const RowLoops& row_loops_avx2() {
-  static constexpr RowLoops loops = {"avx2", pack, count, emit_vertices, emit_faces};
+  static constexpr RowLoops loops = {"avx2", pack, sweep, emit_faces};
   return loops;
 }
 

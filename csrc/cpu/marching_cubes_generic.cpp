@@ -40,6 +40,8 @@ uint64_t present_word(const value_t* values) {
   return word_of(present);
 }
 
+using WordCases = CellCases;
+
 #include "cpu/marching_cubes_loops.inl"
 //
 #include "cpu/marching_cubes_bricks_loops.inl"
@@ -47,7 +49,7 @@ uint64_t present_word(const value_t* values) {
 }  // namespace
 
 const RowLoops& row_loops_generic() {
-  static constexpr RowLoops loops = {"generic", pack, count, emit_vertices, emit_faces};
+  static constexpr RowLoops loops = {"generic", pack, sweep, emit_faces};
   return loops;
 }
 
@@ -59,7 +61,9 @@ const BrickLoops& brick_loops_generic() {
 
 #ifdef __x86_64__
 const RowLoops& row_loops() {
-  return simd_level() >= SimdLevel::kAvx2 ? row_loops_avx2() : row_loops_generic();
+  const SimdLevel level = simd_level();
+  if (level >= SimdLevel::kAvx512) return row_loops_avx512();
+  return level >= SimdLevel::kAvx2 ? row_loops_avx2() : row_loops_generic();
 }
 
 const BrickLoops& brick_loops() {

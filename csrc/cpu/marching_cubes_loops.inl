@@ -2,25 +2,25 @@
 // Included by one file for each instruction set, which defines in an anonymous namespace before it
 //   template <value_t, scalar_t>
 //   uint64_t pack_word(const value_t* values, scalar_t level, bool& nan)
-// the signs of 64 samples.
+// the signs of 64 samples, and WordCases, the cases of one word's cells.
 
-// Asks for a word's samples two pages before their turn: hardware stops at the end of each page.
-// Past the end of the grid nothing happens.
+// Asks for a word's samples long before their turn, into the second level of the caches, so that
+// they come in while rows are swept. Past the end of the grid nothing happens.
 template <typename value_t>
 __attribute__((always_inline)) inline void prefetch_word(const value_t* values) {
-  constexpr int kAhead = 8192, kLine = 64;
+  constexpr int kAhead = 65536, kLine = 64;
   const auto* at = reinterpret_cast<const char*>(values) + kAhead;
   for (int line = 0; line < 64 * static_cast<int>(sizeof(value_t)); line += kLine) {
-    __builtin_prefetch(at + line);
+    __builtin_prefetch(at + line, 0, 2);
   }
 }
 
 template <typename value_t, typename scalar_t>
-bool pack_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+bool pack_typed(const MarchingCubesRows& p, Row& row, int64_t end) {
   const auto* values = static_cast<const value_t*>(p.values);
   const int64_t nodes = p.grid.size[2], words = p.lattice.words, pad = p.lattice.pad;
   bool nan = false;
-  for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
+  for (; row.index < end; row = next_row(p.lattice, row)) {
     uint64_t* out = p.inside + row.index * words;
     const int64_t i = row.i - pad, j = row.j - pad;
     if (i < 0 || j < 0 || i >= p.grid.size[0] || j >= p.grid.size[1]) {
@@ -51,9 +51,9 @@ bool pack_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
   return nan;
 }
 
-bool pack(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+bool pack(const MarchingCubesRows& p, Row& next, int64_t end) {
   return dispatch_grid(p.dtype, [&]<typename value_t, typename scalar_t>() {
-    return pack_typed<value_t, scalar_t>(p, begin, end);
+    return pack_typed<value_t, scalar_t>(p, next, end);
   });
 }
 
@@ -92,83 +92,65 @@ SignWords signs_of(const MarchingCubesRows& p) {
 }
 
 template <bool kAbsentCells>
-OutputTotals count_rows(const MarchingCubesRows& p, int64_t begin, int64_t end) {
-  const SignWords signs = signs_of<kAbsentCells>(p);
-  OutputTotals total{0, 0};
-  for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
-    RowCounts counts{{0, 0, 0}, 0};
-    for_mixed_words(p, row, [&](int64_t w) {
-      const CellWord cells = load_cells(signs, p.lattice, row, w);
-      for (int axis = 0; axis < 3; ++axis) {
-        counts.edges[axis] += popcount(own_edges(signs, p.lattice, row, w, cells, axis));
+void find_crossings(const MarchingCubesRows& p, const SignWords& signs, Row row,
+                    RowCrossings& out) {
+  int64_t count[3] = {0, 0, 0}, faces = 0;
+  for_mixed_words(p, row, [&](int64_t w) {
+    const CellWord cells = load_cells(signs, p.lattice, row, w);
+    for (int axis = 0; axis < 3; ++axis) {
+      uint64_t crossed = own_edges(signs, p.lattice, row, w, cells, axis);
+      for (; crossed != 0; crossed &= crossed - 1) {
+        out.nodes[axis][count[axis]++] = 64 * w + lowest_bit(crossed);
       }
-      if (cells.active != 0) counts.faces += count_triangles(cells);
-    });
-    p.rows[row.index] = counts;
-    total.vertices += counts.edges[0] + counts.edges[1] + counts.edges[2];
-    total.faces += counts.faces;
-  }
-  return total;
+    }
+    if (cells.active != 0) faces += count_triangles(cells.active, WordCases(cells));
+  });
+  std::copy(count, count + 3, out.count);
+  out.faces = faces;
 }
 
-OutputTotals count(const MarchingCubesRows& p, int64_t begin, int64_t end) {
-  return p.signs.cells == nullptr ? count_rows<false>(p, begin, end)
-                                  : count_rows<true>(p, begin, end);
-}
-
-// Writes the vertices of a row's crossed edges along one axis, a word at a time.
+// Writes the vertices of a row's crossed edges along one axis, from vertex `first` of the row on.
 template <int kAxis, typename value_t, typename scalar_t>
-struct VertexWriter {
-  const MarchingCubesRows& p;
-  Row row;
-  scalar_t level;
-  int64_t next;            // id of the next vertex
-  const value_t* ends[2];  // values at the lower and upper ends of the row's edges, by k
-  double base[3];          // the row's place in nodes, and its world coordinates but for z
-  scalar_t fixed[2];
-
-  VertexWriter(const MarchingCubesRows& params, Row at) : p(params), row(at) {
-    level = static_cast<const scalar_t*>(p.level)[row.b];
-    next = p.rows[row.index].edges[kAxis];
-    const int64_t i = row.i - p.lattice.pad, j = row.j - p.lattice.pad;
-    base[0] = static_cast<double>(i);
-    base[1] = static_cast<double>(j);
-    for (int axis = 0; axis < 2; ++axis) {
-      fixed[axis] = static_cast<scalar_t>(coordinate(p.grid, axis, base[axis]));
-    }
-    const auto* values = static_cast<const value_t*>(p.values);
-    const int64_t step = kAxis == 0   ? p.grid.size[1] * p.grid.size[2]
-                         : kAxis == 1 ? p.grid.size[2]
-                                      : 1;
-    ends[0] = values + p.grid.node(row.b, i, j, 0);
-    ends[1] = ends[0] + step;
-  }
-
-  void write(int64_t w, uint64_t crossed) {
-    auto* vertices = static_cast<scalar_t*>(p.vertices);
-    for (; crossed != 0; crossed &= crossed - 1, ++next) {
-      const int64_t k = 64 * w + lowest_bit(crossed);
-      if (p.edges != nullptr) p.edges[next] = edge_id(p.lattice, row, k, kAxis);
-      if (p.lattice.pad != 0) {
-        const GridEdge edge = grid_edge(p.grid, p.lattice, row, k, kAxis);
-        const auto* values = static_cast<const value_t*>(p.values);
-        store_vec3(vertices, next,
-                   edge_vertex<scalar_t, value_t>(p.grid, edge, kAxis, values, level));
-        continue;
-      }
-      // The same as edge_vertex, with what the row's edges share taken out of the loop.
-      const double t =
-          crossing(static_cast<scalar_t>(ends[0][k]), static_cast<scalar_t>(ends[1][k]), level);
-      Vec3<scalar_t> vertex = {fixed[0], fixed[1], 0};
-      if (kAxis < 2) {
-        vertex[kAxis] = static_cast<scalar_t>(coordinate(p.grid, kAxis, base[kAxis] + t));
-      }
-      const double z = static_cast<double>(k);
-      vertex.z = static_cast<scalar_t>(coordinate(p.grid, 2, kAxis == 2 ? z + t : z));
-      store_vec3(vertices, next, vertex);
+void write_vertices(const MarchingCubesRows& p, Row row, const RowCrossings& found,
+                    const RowRun::Room& room, int64_t first) {
+  const int64_t count = found.count[kAxis];
+  const int64_t* crossings = found.nodes[kAxis];
+  auto* vertices = static_cast<scalar_t*>(room.vertices) + 3 * first;
+  const scalar_t level = static_cast<const scalar_t*>(p.level)[row.b];
+  const auto* values = static_cast<const value_t*>(p.values);
+  if (room.edges != nullptr) {
+    for (int64_t n = 0; n < count; ++n) {
+      room.edges[first + n] = edge_id(p.lattice, row, crossings[n], kAxis);
     }
   }
-};
+  if (p.lattice.pad != 0) {
+    for (int64_t n = 0; n < count; ++n) {
+      const GridEdge edge = grid_edge(p.grid, p.lattice, row, crossings[n], kAxis);
+      store_vec3(vertices, n, edge_vertex<scalar_t, value_t>(p.grid, edge, kAxis, values, level));
+    }
+    return;
+  }
+  // The same as edge_vertex, with what the row's edges share taken out of the loop.
+  const double base[2] = {static_cast<double>(row.i), static_cast<double>(row.j)};
+  const Vec3<scalar_t> corner = {static_cast<scalar_t>(coordinate(p.grid, 0, base[0])),
+                                 static_cast<scalar_t>(coordinate(p.grid, 1, base[1])), 0};
+  const int64_t step = kAxis == 0   ? p.grid.size[1] * p.grid.size[2]
+                       : kAxis == 1 ? p.grid.size[2]
+                                    : 1;
+  const value_t* lower = values + p.grid.node(row.b, row.i, row.j, 0);
+  for (int64_t n = 0; n < count; ++n) {
+    const int64_t k = crossings[n];
+    const double t =
+        crossing(static_cast<scalar_t>(lower[k]), static_cast<scalar_t>(lower[k + step]), level);
+    Vec3<scalar_t> vertex = corner;
+    if (kAxis < 2) {
+      vertex[kAxis] = static_cast<scalar_t>(coordinate(p.grid, kAxis, base[kAxis] + t));
+    }
+    const double z = static_cast<double>(k);
+    vertex.z = static_cast<scalar_t>(coordinate(p.grid, 2, kAxis == 2 ? z + t : z));
+    store_vec3(vertices, n, vertex);
+  }
+}
 
 // Starts loading the samples that a row's vertices need. Crossings are scattered over a grid that
 // has long left the caches, so without this the loop waits for memory at nearly every vertex.
@@ -178,7 +160,7 @@ template <typename value_t>
 __attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows& p,
                                                         const SignWords& signs, Row row) {
   const int64_t r = row.index;
-  if (p.rows[r].edges[0] == p.rows[r + 1].edges[0] || p.lattice.pad != 0) return;
+  if (p.lattice.pad != 0) return;
   const value_t* here = static_cast<const value_t*>(p.values) + r * p.grid.size[2];
   const int64_t steps[3] = {p.grid.size[1] * p.grid.size[2], p.grid.size[2], 1};
   for_mixed_words(p, row, [&](int64_t w) __attribute__((always_inline)) {
@@ -195,34 +177,35 @@ __attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows&
 }
 
 template <bool kAbsentCells, typename value_t, typename scalar_t>
-void emit_vertices_typed(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+void sweep_typed(const MarchingCubesRows& p, RowRun& run, int64_t end, bool lost) {
   const SignWords signs = signs_of<kAbsentCells>(p);
+  RowCrossings& found = run.crossings;
   constexpr int64_t kAhead = 8;  // rows: a few hundred nanoseconds of work
-  Row ahead = row_at(p.lattice, std::min(begin + kAhead, p.lattice.rows() - 1));
-  for (Row row = row_at(p.lattice, begin); row.index < end; row = next_row(p.lattice, row)) {
-    if (ahead.index < end) {
+  Row ahead{};
+  if (lost) ahead = row_at(p.lattice, std::min(run.next.index + kAhead, p.lattice.rows() - 1));
+  for (Row& row = run.next; row.index < end; row = next_row(p.lattice, row)) {
+    if (lost && ahead.index < end) {
       prefetch_row<value_t>(p, signs, ahead);
       ahead = next_row(p.lattice, ahead);
     }
-    if (p.rows[row.index].edges[0] == p.rows[row.index + 1].edges[0]) continue;
-    VertexWriter<0, value_t, scalar_t> x(p, row);
-    VertexWriter<1, value_t, scalar_t> y(p, row);
-    VertexWriter<2, value_t, scalar_t> z(p, row);
-    for_mixed_words(p, row, [&](int64_t w) {
-      const CellWord cells = load_cells(signs, p.lattice, row, w);
-      x.write(w, own_edges(signs, p.lattice, row, w, cells, 0));
-      y.write(w, own_edges(signs, p.lattice, row, w, cells, 1));
-      z.write(w, own_edges(signs, p.lattice, row, w, cells, 2));
-    });
+    find_crossings<kAbsentCells>(p, signs, row, found);
+    const int64_t* count = found.count;
+    p.rows[row.index] = advance(run.total, {{count[0], count[1], count[2]}, found.faces});
+    const int64_t flat = count[0] + count[1], all = flat + count[2];
+    if (all == 0) continue;
+    const RowRun::Room room = run.take(p, all);
+    write_vertices<0, value_t, scalar_t>(p, row, found, room, 0);
+    write_vertices<1, value_t, scalar_t>(p, row, found, room, count[0]);
+    write_vertices<2, value_t, scalar_t>(p, row, found, room, flat);
   }
 }
 
-void emit_vertices(const MarchingCubesRows& p, int64_t begin, int64_t end) {
+void sweep(const MarchingCubesRows& p, RowRun& run, int64_t end, bool lost) {
   dispatch_grid(p.dtype, [&]<typename value_t, typename scalar_t>() {
     if (p.signs.cells == nullptr) {
-      emit_vertices_typed<false, value_t, scalar_t>(p, begin, end);
+      sweep_typed<false, value_t, scalar_t>(p, run, end, lost);
     } else {
-      emit_vertices_typed<true, value_t, scalar_t>(p, begin, end);
+      sweep_typed<true, value_t, scalar_t>(p, run, end, lost);
     }
   });
 }
@@ -245,7 +228,10 @@ struct FaceWriter {
   void write(const SignWords& signs, int64_t w, const CellWord& cells) {
     uint64_t crossed[8];
     for (int g = 0; g < 8; ++g) crossed[g] = crossed_edges(signs, p.lattice, row, w, cells, g);
-    out = write_faces(cells, WordEdgeIds<index_t>{crossed, next_id}, out);
+    if (cells.active != 0) {
+      const WordEdgeIds<index_t> ids{crossed, next_id};
+      out = write_faces(cells.active, WordCases(cells), ids, out);
+    }
     for (int g = 0; g < 8; ++g) next_id[g] += popcount(crossed[g]);
   }
 };

@@ -170,8 +170,10 @@ GridOccupancy find_occupancy(const Tensor& values, const GridShape& grid, double
   uint8_t* const second = first + blocks;
   const RowLoops& loops = row_loops();
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 18) / (64 * rows.lattice.words));
-  parallel_pieces(rows.lattice.rows(), grain,
-                  [&](int64_t begin, int64_t end) { loops.pack(rows, begin, end); });
+  parallel_pieces(rows.lattice.rows(), grain, [&](int64_t begin, int64_t end) {
+    Row row = row_at(rows.lattice, begin);
+    loops.pack(rows, row, end);
+  });
   const auto for_layers = [&](const auto& f) {
     parallel_tasks(o.batch * o.blocks[0], [&](int64_t task) {
       f(task / o.blocks[0], static_cast<int32_t>(task % o.blocks[0]));
