@@ -284,10 +284,12 @@ def digest_of_many_surfaces():
     """A hash of the output for all dtypes and many row lengths; run in processes of their own."""
     found = hashlib.sha256()
     generator = torch.Generator().manual_seed(0)
-    for dtype, length in itertools.product(GRID_DTYPES, ROW_LENGTHS):
-        values = sprinkle(random_ties(generator, (2, 4, 5, length), dtype), generator, share=0.02)
-        for close_boundary in (False, True):
-            meshes = marching_cubes(values, close_boundary=close_boundary, return_edges=True)
+    sizes = [(4, 5, length) for length in ROW_LENGTHS] + [(90, 70, 66)]  # of one task, and of many
+    for dtype, size in itertools.product(GRID_DTYPES, sizes):
+        values = random_ties(generator, (2, *size), dtype)
+        absent = sprinkle(values, generator, share=0.02)
+        for grid, close_boundary in itertools.product((values, absent), (False, True)):
+            meshes = marching_cubes(grid, close_boundary=close_boundary, return_edges=True)
             for part in (meshes.vertices, meshes.faces, meshes.edges, meshes.vertex_offsets):
                 found.update(part.numpy().tobytes())
     return found.hexdigest()

@@ -4,8 +4,10 @@
 // rows own and writes their vertices down. Once it is known how many come before each, vertices
 // move to their places and faces follow. Everything but the vertices works on bits.
 //
-// Memory: 1/8 byte a sample for the signs, 32 bytes a row for counts, and the vertices again; where
-// a NaN was seen, twice more the signs. Output order does not depend on the number of threads.
+// Memory: 1/8 byte a sample for the signs, 32 bytes a row for counts, the vertices and edge ids once
+// more (rows share blocks that may be up to half empty), 24 bytes of scratch for a row's samples in
+// each thread; where a NaN was seen, twice more the signs. Output order does not depend on the
+// number of threads.
 #include <vector>
 
 #include "common/checks.h"
@@ -75,15 +77,18 @@ std::vector<RowRun> pack_and_sweep(const MarchingCubesRows& p, const RowLoops& l
   const int64_t rows = p.lattice.rows(), neighbours = p.lattice.size[1] + 1;
   const int64_t step = std::max<int64_t>(1, (int64_t{1} << 8) / (64 * p.lattice.words));
   const int64_t tasks = 4 * torch::stable::get_num_threads();
-  const int64_t grain = std::max((rows + tasks - 1) / tasks, rows_per_task(p.lattice));
+  // A task leaves rows to the end whose neighbours are another's: not too many of them.
+  const int64_t grain =
+      std::max({(rows + tasks - 1) / tasks, rows_per_task(p.lattice), 8 * neighbours});
   std::vector<RowRun> runs(2 * ((rows + grain - 1) / grain));
   std::atomic<bool> nan_seen{false};
   parallel_pieces(rows, grain, [&](int64_t begin, int64_t end) {
     RowRun run(p, begin, end);
+    RowCrossings scratch(p);
     for (Row row = run.next; row.index < end;) {
       if (loops.pack(p, row, std::min(row.index + step, end))) nan_seen = true;
       const int64_t ready = row.index == rows ? rows : row.index - neighbours;
-      if (ready > run.next.index && !nan_seen) loops.sweep(p, run, ready, false);
+      if (ready > run.next.index && !nan_seen) loops.sweep(p, run, scratch, ready, false);
     }
     run.end = run.next.index;
     runs[2 * (begin / grain)] = std::move(run);
@@ -154,7 +159,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
   }
   const auto count = static_cast<int64_t>(runs.size());
   parallel_tasks(count, [&](int64_t n) {
-    if (runs[n].next.index < runs[n].end) loops.sweep(p, runs[n], runs[n].end, true);
+    if (runs[n].next.index == runs[n].end) return;
+    RowCrossings scratch(p);
+    loops.sweep(p, runs[n], scratch, runs[n].end, true);
   });
   std::vector<OutputTotals> before(runs.size());
   OutputTotals total{0, 0};
@@ -256,14 +263,16 @@ std::tuple<Tensor, Tensor> marching_cubes_backward(Tensor grad_vertices, Tensor 
 
 }  // namespace
 
+RowCrossings::RowCrossings(const MarchingCubesRows& p) : count{0, 0, 0}, faces(0) {
+  for (auto& along : nodes) along.reset(new int64_t[p.lattice.size[2]]);
+}
+
+RowCrossings::~RowCrossings() = default;
+
 RowRun::RowRun() = default;
 
 RowRun::RowRun(const MarchingCubesRows& p, int64_t first, int64_t last)
-    : begin(first), end(last), next(row_at(p.lattice, first)), total{0, 0}, crossings{} {
-  const int64_t nodes = p.lattice.size[2];
-  nodes_.reset(new int64_t[3 * nodes]);
-  for (int axis = 0; axis < 3; ++axis) crossings.nodes[axis] = nodes_.get() + axis * nodes;
-}
+    : begin(first), end(last), next(row_at(p.lattice, first)), total{0, 0} {}
 
 RowRun::RowRun(RowRun&&) noexcept = default;
 RowRun& RowRun::operator=(RowRun&&) noexcept = default;
@@ -290,7 +299,7 @@ void RowRun::settle(const MarchingCubesRows& p, OutputTotals before) {
   }
   const int64_t width = vertex_bytes(p.dtype);
   auto* vertices = static_cast<std::byte*>(p.vertices) + before.vertices * width;
-  int64_t* edges = p.edges + before.vertices;
+  int64_t* edges = p.with_edges ? p.edges + before.vertices : nullptr;
   for (const Block& block : blocks_) {
     std::memcpy(vertices, block.vertices.get(), block.used * width);
     vertices += block.used * width;

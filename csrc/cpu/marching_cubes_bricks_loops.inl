@@ -16,7 +16,7 @@ void pack_bricks_typed(const MarchingCubesBricks& p, int64_t begin, int64_t end)
     }
     for (int x = 0; x < kBrickSize; ++x) {
       bool nan = false;
-      prefetch_word(in + 64 * x);
+      prefetch_word<8192>(in + 64 * x);
       const uint64_t inside = pack_word<value_t, scalar_t>(in + 64 * x, level, nan);
       uint64_t present = nan ? present_word<value_t, scalar_t>(in + 64 * x) : ~uint64_t{0};
       if (!whole) present &= countable_nodes(p.bricks, brick, x);
@@ -148,7 +148,7 @@ void emit_brick_vertices_typed(const MarchingCubesBricks& p, int64_t begin, int6
   for (int64_t brick = begin; brick < end; ++brick) {
     if (p.vertex_begins[brick] == p.vertex_begins[brick + 1]) continue;
     const value_t* values = static_cast<const value_t*>(p.values) + kBrickNodes * brick;
-    for (int x = 0; x < kBrickSize; ++x) prefetch_word(values + 64 * x);
+    for (int x = 0; x < kBrickSize; ++x) prefetch_word<8192>(values + 64 * x);
     BrickVertexWriter<value_t, scalar_t> writer(p, brick);
     writer.template write<0>();
     writer.template write<1>();

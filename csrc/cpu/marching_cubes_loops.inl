@@ -4,11 +4,11 @@
 //   uint64_t pack_word(const value_t* values, scalar_t level, bool& nan)
 // the signs of 64 samples, and WordCases, the cases of one word's cells.
 
-// Asks for a word's samples long before their turn, into the second level of the caches, so that
-// they come in while rows are swept. Past the end of the grid nothing happens.
-template <typename value_t>
+// Asks for a word's samples kAhead bytes before their turn, into the second level of the caches:
+// hardware stops at the end of each page. Past the end of the grid nothing happens.
+template <int kAhead, typename value_t>
 __attribute__((always_inline)) inline void prefetch_word(const value_t* values) {
-  constexpr int kAhead = 65536, kLine = 64;
+  constexpr int kLine = 64;
   const auto* at = reinterpret_cast<const char*>(values) + kAhead;
   for (int line = 0; line < 64 * static_cast<int>(sizeof(value_t)); line += kLine) {
     __builtin_prefetch(at + line, 0, 2);
@@ -31,7 +31,7 @@ bool pack_typed(const MarchingCubesRows& p, Row& row, int64_t end) {
     const scalar_t level = static_cast<const scalar_t*>(p.level)[row.b];
     int64_t w = 0;
     for (; 64 * (w + 1) <= nodes; ++w) {
-      prefetch_word(in + 64 * w);
+      prefetch_word<65536>(in + 64 * w);  // they come in while rows are swept
       out[w] = pack_word<value_t, scalar_t>(in + 64 * w, level, nan);
     }
     for (; w < words; ++w) {
@@ -114,7 +114,7 @@ template <int kAxis, typename value_t, typename scalar_t>
 void write_vertices(const MarchingCubesRows& p, Row row, const RowCrossings& found,
                     const RowRun::Room& room, int64_t first) {
   const int64_t count = found.count[kAxis];
-  const int64_t* crossings = found.nodes[kAxis];
+  const int64_t* crossings = found.nodes[kAxis].get();
   auto* vertices = static_cast<scalar_t*>(room.vertices) + 3 * first;
   const scalar_t level = static_cast<const scalar_t*>(p.level)[row.b];
   const auto* values = static_cast<const value_t*>(p.values);
@@ -177,9 +177,9 @@ __attribute__((always_inline)) inline void prefetch_row(const MarchingCubesRows&
 }
 
 template <bool kAbsentCells, typename value_t, typename scalar_t>
-void sweep_typed(const MarchingCubesRows& p, RowRun& run, int64_t end, bool lost) {
+void sweep_typed(const MarchingCubesRows& p, RowRun& run, RowCrossings& found, int64_t end,
+                 bool lost) {
   const SignWords signs = signs_of<kAbsentCells>(p);
-  RowCrossings& found = run.crossings;
   constexpr int64_t kAhead = 8;  // rows: a few hundred nanoseconds of work
   Row ahead{};
   if (lost) ahead = row_at(p.lattice, std::min(run.next.index + kAhead, p.lattice.rows() - 1));
@@ -200,12 +200,12 @@ void sweep_typed(const MarchingCubesRows& p, RowRun& run, int64_t end, bool lost
   }
 }
 
-void sweep(const MarchingCubesRows& p, RowRun& run, int64_t end, bool lost) {
+void sweep(const MarchingCubesRows& p, RowRun& run, RowCrossings& found, int64_t end, bool lost) {
   dispatch_grid(p.dtype, [&]<typename value_t, typename scalar_t>() {
     if (p.signs.cells == nullptr) {
-      sweep_typed<false, value_t, scalar_t>(p, run, end, lost);
+      sweep_typed<false, value_t, scalar_t>(p, run, found, end, lost);
     } else {
-      sweep_typed<true, value_t, scalar_t>(p, run, end, lost);
+      sweep_typed<true, value_t, scalar_t>(p, run, found, end, lost);
     }
   });
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -21,7 +22,7 @@ struct MarchingCubesRows {
   const void* level;   // (B,) in the compute dtype
   uint64_t* inside;    // (rows, words) of the lattice
   SignWords signs;     // the same, and the present cells where a NaN was seen
-  RowCounts* rows;     // (rows + 1): counts, then beginnings
+  RowCounts* rows;     // (rows + 1): beginnings, at first from the run's own
   bool with_edges;     // whether edge ids are asked for
   void* vertices;      // (V, 3) in the compute dtype
   int64_t* edges;      // (V,), or null without
@@ -29,15 +30,19 @@ struct MarchingCubesRows {
   bool int32_faces;
 };
 
-// Where the surface crosses the edges of one row, and how many faces the row's cells have.
+// Where the surface crosses the edges of one row, and how many faces the row's cells have. Scratch of
+// a thread, with room for all of a row's edges.
 struct RowCrossings {
-  int64_t* nodes[3];  // k of the edges along each axis; room for all of a row's
+  std::unique_ptr<int64_t[]> nodes[3];  // k of the edges along each axis
   int64_t count[3];
   int64_t faces;
+
+  explicit RowCrossings(const MarchingCubesRows& p);
+  ~RowCrossings();
 };
 
 // Rows [begin, end) that one thread sweeps. Their vertices wait here until it is known how many come
-// before them, and until then `rows` counts from the run's beginning. Nothing of it is inline: loops
+// before them, and until then `rows` counts from the run's beginning. Nothing here is inline: loops
 // built for one instruction set must not lend the others theirs.
 class RowRun {
  public:
@@ -49,7 +54,6 @@ class RowRun {
   int64_t begin, end;
   Row next;  // the first row that has not been swept
   OutputTotals total;
-  RowCrossings crossings;  // scratch
 
   RowRun();
   RowRun(const MarchingCubesRows& p, int64_t first, int64_t last);
@@ -67,7 +71,6 @@ class RowRun {
     std::unique_ptr<int64_t[]> edges;
     int64_t used, capacity;
   };
-  std::unique_ptr<int64_t[]> nodes_;
   std::vector<Block> blocks_;
 };
 
@@ -79,7 +82,8 @@ struct RowLoops {
   bool (*pack)(const MarchingCubesRows&, Row& next, int64_t end);
   // Sweeps the run's next rows, up to `end`: counts what they own and writes the vertices on their
   // edges and the edges' ids. Where the caches have lost the samples, asks for them ahead.
-  void (*sweep)(const MarchingCubesRows&, RowRun& run, int64_t end, bool lost);
+  void (*sweep)(const MarchingCubesRows&, RowRun& run, RowCrossings& scratch, int64_t end,
+                bool lost);
   // Writes the faces of the rows' cells.
   void (*emit_faces)(const MarchingCubesRows&, int64_t begin, int64_t end);
 };

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One process, or several under `torchrun`: the same pipeline serves both.
 
-Between the processes only equal steps may be taken: a collective (`agree`, `any`, `average`, …)
+Between the processes only equal steps may be taken: a collective (`agree`, `any`, `mean`, …)
 waits until every process has called it. What ends one process must end all, and be told once.
 """
 
@@ -137,11 +137,11 @@ class Processes:
         One message for all of them; where there is no gradient it counts as zero. Preferred to
         `DistributedDataParallel`, which holds the group and gloo's threads to the end of Python.
         """
-        weights = list(parameters)
+        weights = [weight for weight in parameters if weight.requires_grad]
         for weight in weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        if self.size == 1:
+        if self.size == 1 or not weights:
             return
         flat = self.mean(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
         for weight, part in zip(
