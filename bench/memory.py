@@ -42,6 +42,7 @@ Found = dict[tuple[str, str], Record]
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 FRESH = {MMAP_THRESHOLD: 2**17, MMAP_MAX: 2**16, TRIM_THRESHOLD: 2**17}
 REUSED = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+COUNTED = FRESH | {MMAP_THRESHOLD: THRESHOLD}
 
 
 def measure(op: str, settings: Settings, chosen_peers: Sequence[str] | None = None) -> Found:
@@ -59,7 +60,9 @@ def measure(op: str, settings: Settings, chosen_peers: Sequence[str] | None = No
         "smoke": settings.smoke,
         "peers": chosen_peers,
     }
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(THRESHOLD)}
+    # One heap for all threads: glibc gives nothing back of what lies free on top of the others.
+    malloc = {"MALLOC_MMAP_THRESHOLD_": str(THRESHOLD), "MALLOC_ARENA_MAX": "1"}
+    environment = {**os.environ, **malloc}
     child = subprocess.run(
         [sys.executable, "-m", "bench.memory", json.dumps(task)],
         env=environment,
@@ -149,13 +152,13 @@ def pages(contender: Contender, calls: int, settings: Settings) -> Record:
     for name, options in (("fresh", FRESH), ("reused", REUSED)):
         if set_heap(options):
             found[name] = seconds(contender, calls, settings, lambda: None)
-    set_heap(FRESH | {MMAP_THRESHOLD: THRESHOLD})
     return found
 
 
 def look(case: Case, contender: Contender, settings: Settings) -> Record:
     """Return all that is found of a contender; nothing of one that cannot run."""
     try:
+        set_heap(COUNTED)  # the call shall not find what making the case has left
         found = (memory_on_cpu if settings.on_cpu else memory_on_gpu)(contender)
         return found | pages(contender, case.calls, settings)
     except Exception:
