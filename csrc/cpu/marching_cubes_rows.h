@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops of marching cubes over rows, built once for each instruction set. The arithmetic is the
-// same in all of them and so is their output; they differ in how they pack signs and count bits.
+// same in all of them and so is their output; they differ in how they pack signs and find cases.
 #pragma once
 
 #include <algorithm>

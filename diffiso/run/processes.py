@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import gc
+import importlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -134,8 +134,7 @@ class Processes:
     def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Give every parameter the mean of its gradients over all processes; a collective.
 
-        One message for all of them; where there is no gradient it counts as zero. Preferred to
-        `DistributedDataParallel`, which holds the group and gloo's threads to the end of Python.
+        One message for all of them; where there is no gradient it counts as zero.
         """
         weights = [weight for weight in parameters if weight.requires_grad]
         for weight in weights:
@@ -193,6 +192,9 @@ def processes(device: str = "auto", timeout: float = 600.0) -> Iterator[Processe
     store, rank, count = next(rendezvous("env://", timeout=patience))
     # A run after the first in the same processes must not meet what the first left in the store.
     store = PrefixStore(f"diffiso/{store.add(f'diffiso/runs/{rank}', 1)}", store)
+    # Its functions take the group of the time of their import for a default and would hold it, and
+    # gloo's threads, to the end of Python: one that then gives back a tensor aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
     try:
@@ -200,7 +202,7 @@ def processes(device: str = "auto", timeout: float = 600.0) -> Iterator[Processe
     except (Exception, KeyboardInterrupt) as error:
         first = not isinstance(error, ProcessStopped) and _is_first_to_fail(store, rank)
         if backend == "gloo":  # NCCL would wait for the others, whom torchrun is about to end
-            _leave()
+            dist.destroy_process_group()
         if not first:
             # The launcher ends all when one has ended: leave the first one time to tell why.
             time.sleep(_TIME_TO_TELL)
@@ -211,22 +213,12 @@ def processes(device: str = "auto", timeout: float = 600.0) -> Iterator[Processe
                 f"or out of memory) or did not answer for {timeout:g} seconds"
             ) from error
         raise
-    _leave()
+    dist.destroy_process_group()
 
 
 def is_first() -> bool:
     """Return whether this is the only process, or the first of several that have joined."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-
-
-def _leave() -> None:
-    """Part from the other processes, and end the threads that talked to them.
-
-    A thread of gloo's that still ran at the end of Python and then gave back a tensor would abort
-    the process. They end with the last reference to the group, which a cycle may hold.
-    """
-    dist.destroy_process_group()
-    gc.collect()
 
 
 def _environment(name: str, default: int) -> int:
